@@ -52,6 +52,12 @@ class InputError(CmglError, ValueError):
     exit_code = EXIT_INPUT
 
 
+class OutputError(CmglError, OSError):
+    """An output that cannot be written: disk full, quota, no permission (exit code 3)."""
+
+    exit_code = EXIT_INPUT
+
+
 class StaleError(CmglError):
     """An input artifact that was made from other inputs than the ones beside it (exit code 4)."""
 

@@ -1,0 +1,25 @@
+"""HDF5 artifacts: the only room that knows the file format.
+
+`open_artifact` reads any artifact; `create_artifact` writes one, block by block, resumably, and
+publishes it under its final name in one step. The format is written down in docs/artifacts.md.
+"""
+
+from cmgl_cli.artifacts.identity import Identity
+from cmgl_cli.artifacts.locking import output_lock
+from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header
+from cmgl_cli.artifacts.schemas import SCHEMAS, Field, Schema
+from cmgl_cli.artifacts.writer import ArtifactWriter, create_artifact, partial_path
+
+__all__ = [
+    "SCHEMAS",
+    "Artifact",
+    "ArtifactWriter",
+    "Field",
+    "Identity",
+    "Schema",
+    "create_artifact",
+    "open_artifact",
+    "output_lock",
+    "partial_path",
+    "read_header",
+]

@@ -1,0 +1,98 @@
+"""What an artifact *is*: everything that decides its content, and nothing else.
+
+Two artifacts with equal identities hold equal numbers, so an identity decides whether an output is up to
+date and whether a half-written one may be continued. Time stamps, hosts, devices, batch sizes are not in it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of one stage output.
+
+    Attributes
+    ----------
+    schema, stage : str
+        Names of the schema and of the stage that wrote it.
+    schema_version, stage_version : int
+        Raised by hand: the first when the layout changes, the second when the numbers do.
+    config : mapping
+        The settings that affect results, JSON types only.
+    inputs : mapping
+        Role to ``{"file": name, "digest": content digest}``; only the digest counts for equality.
+    digests : mapping
+        Digests of what is read beside artifacts: ``weights``, ``dataset``, ``font``...
+    """
+
+    schema: str
+    schema_version: int
+    stage: str
+    stage_version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the root attributes that hold this identity."""
+        return {
+            "schema": self.schema,
+            "schema_version": self.schema_version,
+            "stage": self.stage,
+            "stage_version": self.stage_version,
+            "config": canonical_json(dict(self.config)),
+            "inputs": canonical_json({role: dict(entry) for role, entry in self.inputs.items()}),
+            "digests": canonical_json(dict(self.digests)),
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> "Identity":
+        """Rebuild an identity from root attributes."""
+        return cls(
+            schema=str(attributes["schema"]),
+            schema_version=int(attributes["schema_version"]),
+            stage=str(attributes["stage"]),
+            stage_version=int(attributes["stage_version"]),
+            config=json.loads(attributes["config"]),
+            inputs=json.loads(attributes["inputs"]),
+            digests=json.loads(attributes["digests"]),
+        )
+
+    def key(self) -> str:
+        """Return the text that two equal identities share; file names of inputs do not count."""
+        attributes = self.attributes()
+        attributes["inputs"] = canonical_json({role: entry["digest"] for role, entry in self.inputs.items()})
+        return canonical_json(attributes)
+
+    def differences(self, other: "Identity") -> list[str]:
+        """Say in words what differs from `other`, the identity found on disk; empty when nothing does."""
+        reasons = []
+        for name in ("schema", "schema_version", "stage", "stage_version"):
+            was, now = getattr(other, name), getattr(self, name)
+            if was != now:
+                reasons.append(f"{name.replace('_', ' ')} {was} -> {now}")
+        reasons += _mapping_differences("setting", other.config, self.config)
+        was_inputs = {role: entry["digest"] for role, entry in other.inputs.items()}
+        now_inputs = {role: entry["digest"] for role, entry in self.inputs.items()}
+        reasons += _mapping_differences("input", was_inputs, now_inputs, shorten=12)
+        reasons += _mapping_differences("digest of the", other.digests, self.digests, shorten=12)
+        return reasons
+
+
+def _mapping_differences(kind: str, was: Mapping, now: Mapping, shorten: int | None = None) -> list[str]:
+    reasons = []
+    for key in sorted({*was, *now}):
+        before, after = was.get(key), now.get(key)
+        if before != after:
+            if shorten:
+                before, after = str(before)[:shorten], str(after)[:shorten]
+            reasons.append(f"{kind} {key} changed: {before} -> {after}")
+    return reasons

@@ -1,0 +1,209 @@
+"""The schemas: which data sets each artifact holds, with axes and kinds of numbers.
+
+Axes are named; one name means one length throughout a file. A file is checked against its schema before it is
+published and whenever it is opened, so a stage can rely on what it reads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from cmgl_cli.errors import InputError
+
+KINDS = {"str": "OSU", "int": "iu", "float": "f", "bool": "b"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One data set: its axes, the kind of its values, and what it means.
+
+    A name that ends in ``/*`` stands for any data set below that group (axes are then free).
+    """
+
+    dims: tuple[str, ...]
+    kind: str
+    about: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A named, versioned layout."""
+
+    name: str
+    version: int
+    about: str
+    fields: Mapping[str, Field]
+
+    def field(self, name: str) -> Field | None:
+        """Return the declaration of data set `name`, or None when the schema has no such data set."""
+        if name in self.fields:
+            return self.fields[name]
+        return self.fields.get(name.split("/", 1)[0] + "/*")
+
+    def check(self, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], where: str) -> None:
+        """Raise `InputError` unless names, axes and kinds are as declared."""
+        missing = [name for name, field in self.fields.items() if not field.optional and name not in shapes and "*" not in name]
+        if missing:
+            raise self._error(f"data set {missing[0]!r} is missing", where)
+        lengths: dict[str, tuple[int, str]] = {}
+        for name, (shape, dtype) in shapes.items():
+            field = self.field(name)
+            if field is None:
+                raise self._error(f"data set {name!r} does not belong into it", where)
+            self._check_field(name, field, shape, dtype, lengths, where)
+
+    def _check_field(self, name, field, shape, dtype, lengths, where) -> None:  # noqa: PLR0913
+        if np.dtype(dtype).kind not in KINDS.get(field.kind, "OSUiufb"):
+            raise self._error(f"data set {name!r} holds {dtype}, expected {field.kind}", where)
+        if "..." in field.dims:
+            return
+        if len(shape) != len(field.dims):
+            raise self._error(f"data set {name!r} has shape {shape}, expected axes {field.dims}", where)
+        for length, dim in zip(shape, field.dims, strict=True):
+            known, first = lengths.setdefault(dim, (length, name))
+            if length != known:
+                raise self._error(f"axis {dim!r} is {length} in {name!r} but {known} in {first!r}", where)
+
+    def _error(self, reason: str, where: str) -> InputError:
+        return InputError(
+            f"not a valid {self.name} artifact (version {self.version}): {reason}", where, "make it again with the stage that writes it"
+        )
+
+
+def _field(dims: str, kind: str, about: str, optional: bool = False) -> Field:
+    return Field(tuple(dims.split()), kind, about, optional)
+
+
+_SAMPLES = {
+    "id": _field("n", "str", "unique name of the sample"),
+    "split": _field("n", "str", "train, val, test... as the dataset has it"),
+    "label": _field("n", "int", "class index; -1 where there is none or more than one"),
+    "labels/values": _field("l", "int", "class indices of all samples, one after the other"),
+    "labels/offsets": _field("n+1", "int", "sample i has labels/values[offsets[i]:offsets[i+1]]"),
+    "item": _field("n", "int", "index of the item it belongs to: pages of one text share it"),
+    "classes": _field("c", "str", "class names, in order of index"),
+}
+
+
+def _both_modalities(fields: dict[str, Field]) -> dict[str, Field]:
+    """Give every field once for images and, optionally, once for rendered texts."""
+    out = {}
+    for name, field in fields.items():
+        for modality in ("image", "text"):
+            dims = tuple(f"{modality}:{dim}" if dim in {"n", "n+1", "l"} else dim for dim in field.dims)
+            out[f"{modality}/{name}"] = Field(dims, field.kind, field.about, field.optional or modality == "text")
+    return out
+
+
+_RENDERS = Schema(
+    "renders",
+    1,
+    "Texts drawn as images, black on white; one row a page.",
+    {
+        **_SAMPLES,
+        "page": _field("n", "int", "page number within its text, from 0"),
+        "font_px": _field("n", "int", "font size in pixels"),
+        "text": _field("t", "str", "the texts; `item` points into them"),
+        "image": _field("n height width rgb", "int", "pixels, uint8"),
+    },
+)
+
+_FEATURES = Schema(
+    "features",
+    1,
+    "Patch tokens of the encoder's last layer; one row an image or a rendered page.",
+    {
+        **_SAMPLES,
+        "features": _field("n patch width", "float", "patch tokens, row-major over the patch grid; rows past the grid are 0"),
+        "grid": _field("n 2", "int", "patch rows and columns of the sample"),
+        "valid": _field("n", "bool", "False where the image could not be read: its features are 0"),
+        "problem": _field("n", "str", "why it could not be read; empty otherwise"),
+    },
+)
+
+_NODES = Schema(
+    "nodes",
+    1,
+    "Patches distilled into p semantic nodes, for every sample of every modality, with the weights that did it.",
+    {
+        "classes": _field("c", "str", "class names"),
+        "weights/*": _field("...", "any", "weights of the distillation, by name"),
+        "history/*": _field("...", "any", "the proxy's training, one value an epoch"),
+        **_both_modalities(
+            {
+                **{name: field for name, field in _SAMPLES.items() if name != "classes"},
+                "z": _field("n node", "float", "observation vector (3)"),
+                "attention": _field("n node patch", "float", "cross-attention A (1)"),
+                "nodes": _field("n node key", "float", "node features Z (2)", optional=True),
+                "pooled": _field("n width", "float", "mean of the patch tokens, for the baselines"),
+                "proxy": _field("n c", "float", "logits of the proxy head"),
+                "grid": _field("n 2", "int", "patch rows and columns of the sample"),
+                "valid": _field("n", "bool", "False where the image could not be read"),
+            }
+        ),
+    },
+)
+
+_PRIOR = Schema(
+    "prior",
+    1,
+    "Where nodes look, class by class, and how much their footprints overlap.",
+    {
+        "classes": _field("c", "str", "class names"),
+        "prior": _field("c node node", "float", "the prior in the chosen direction (6), in [0, 1]"),
+        "image/attention": _field("c node patch", "float", "attention averaged over the class's images (4)"),
+        "text/attention": _field("c node patch", "float", "attention averaged over the class's texts (4)", optional=True),
+        "image/overlap": _field("c node node", "float", "cosine of the footprints (5)"),
+        "text/overlap": _field("c node node", "float", "cosine of the footprints (5)", optional=True),
+        "image/count": _field("c", "int", "images behind the average"),
+        "text/count": _field("c", "int", "texts behind the average", optional=True),
+    },
+)
+
+_GRAPHS = Schema(
+    "graphs",
+    1,
+    "Precision matrices: one common graph, one specific graph a class, and all that is needed to score with them.",
+    {
+        "classes": _field("c", "str", "class names"),
+        "precision": _field("c node node", "float", "Omega_c = common + specific_c"),
+        "common": _field("node node", "float", "Theta"),
+        "specific": _field("c node node", "float", "S_c"),
+        "covariance": _field("c node node", "float", "the empirical matrices the fit saw"),
+        "scale": _field("c node", "float", "standard deviations taken out of the covariances"),
+        "means": _field("c node", "float", "class means of the transformed observations"),
+        "counts": _field("c", "int", "observations a class"),
+        "k": _field("c", "float", "sharpness of the prior"),
+        "weights": _field("c node node", "float", "penalty weights W_c (11)"),
+        "transform/*": _field("...", "any", "the nonparanormal transform"),
+        "selection/*": _field("...", "any", "the tables of the search over k, rho and gamma"),
+        "history/*": _field("...", "any", "objective and certificate against iterations"),
+        "normality/*": _field("...", "any", "Shapiro-Wilk pass rates on held-out observations"),
+    },
+)
+
+_CLASSIFICATION = Schema(
+    "classification",
+    1,
+    "Predictions with their ids, and the comparison with what else the same features allow.",
+    {
+        "classes": _field("c", "str", "class names"),
+        "id": _field("n", "str", "sample"),
+        "split": _field("n", "str", "its split"),
+        "label": _field("n", "int", "true class, -1 where unknown"),
+        "prediction": _field("n", "int", "predicted class"),
+        "probability": _field("n c", "float", "calibrated class probabilities"),
+        "score": _field("n c", "float", "log-likelihood scores (18)"),
+        "confusion": _field("c c", "int", "rows: true class; columns: predicted; on the evaluated split"),
+        "table/*": _field("...", "any", "the comparison: one row a method"),
+        "per_class/*": _field("...", "any", "precision, recall, F1 and support of every class"),
+        "reliability/*": _field("...", "any", "calibration bins"),
+    },
+)
+
+SCHEMAS: Mapping[str, Schema] = MappingProxyType(
+    {schema.name: schema for schema in (_RENDERS, _FEATURES, _NODES, _PRIOR, _GRAPHS, _CLASSIFICATION)}
+)

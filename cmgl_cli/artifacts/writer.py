@@ -1,0 +1,357 @@
+"""Write an artifact: beside the target, block by block, published in one rename.
+
+A kill at any moment leaves either the old file or the new one under the final name. What was written before the
+kill is kept: all structure of a block-wise file (data sets, chunk index, progress bitmap) is laid out and forced
+to disk before the first block, so that writing a block touches raw bytes only and cannot tear the structure.
+"""
+
+import errno
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cmgl_cli import __version__
+from cmgl_cli.artifacts.digest import content_digest, fsync_path, public_datasets
+from cmgl_cli.artifacts.identity import Identity
+from cmgl_cli.artifacts.locking import output_lock
+from cmgl_cli.artifacts.schemas import SCHEMAS
+from cmgl_cli.errors import OutputError
+
+CHUNK_BYTES = 2**20
+SLACK_BYTES = 2**16
+GZIP_FROM_ELEMENTS = 4096
+PROGRESS = "_progress"
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+VERSIONED = ("numpy", "h5py", "torch", "transformers", "scipy", "numba", "sklearn", "PIL")
+
+
+def partial_path(output: Path) -> Path:
+    """Return the path of the unfinished file of `output`."""
+    return output.with_name(output.stem + ".partial" + output.suffix)
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Return the path of the training checkpoint that belongs to the unfinished file of `output`."""
+    return output.with_name(output.stem + ".checkpoint.partial" + output.suffix)
+
+
+class ArtifactWriter:
+    """The unfinished artifact. Made by `create_artifact`, which also publishes it.
+
+    Attributes
+    ----------
+    resumed : bool
+        An unfinished file of the same identity was found and is being continued.
+    provenance : dict
+        Add what a reader may want to know (device, counts); it stays outside the identity.
+    """
+
+    def __init__(self, output: Path, identity: Identity, log: Callable[[str], None]):
+        self.output, self.identity, self._log = output, identity, log
+        self._partial = partial_path(output)
+        self._started = time.time()
+        self.provenance: dict[str, Any] = {}
+        self._blocks: dict[str, h5py.Dataset] = {}
+        self._file, self.resumed = self._open_or_start()
+
+    def write(self, name: str, values: Any) -> None:
+        """Write one whole data set (again, when a resumed file has it already)."""
+        array = np.asarray(values)
+        text_bytes = sum(len(str(text)) + 32 for text in array.ravel()) if array.dtype.kind in "OSU" else 0
+        _reserve(self.output, self._partial, 2 * (array.nbytes + text_bytes))
+        with _disk_errors(self.output):
+            if name in self._file:
+                del self._file[name]
+            if array.dtype.kind in "OSU":
+                dataset = self._file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
+            else:
+                packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
+                chunks = {"chunks": _chunks(array.shape, array.dtype), "compression": "gzip", "compression_opts": 4, "shuffle": True}
+                dataset = self._file.create_dataset(name, data=array, **(chunks if packed else {}))
+            self._describe(name, dataset)
+
+    def write_group(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Write every array below group `name`."""
+        for key, values in arrays.items():
+            self.write(f"{name}/{key}", values)
+
+    def declare_blocks(self, rows: int, block_rows: int, fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+        """Lay out data sets that are written block by block.
+
+        Parameters
+        ----------
+        rows : int
+            Length of the first axis.
+        block_rows : int
+            Rows a block; part of the progress bitmap, so a resumed file keeps the one it started with.
+        fields : mapping
+            Name to (shape of one row, dtype).
+        """
+        if PROGRESS in self._file:
+            self._block_rows = int(self._file[PROGRESS].attrs["block_rows"])
+        else:
+            self._lay_out(rows, block_rows, fields)
+        self._rows = rows
+        self._progress = self._file[PROGRESS]
+        self._blocks = {name: self._file[name] for name in fields}
+
+    def pending(self) -> list[tuple[int, int]]:
+        """Return the (start, stop) rows of every block that is not written yet."""
+        done = self._progress[()]
+        step = self._block_rows
+        return [(i * step, min((i + 1) * step, self._rows)) for i in range(len(done)) if not done[i]]
+
+    def put(self, start: int, values: Mapping[str, np.ndarray]) -> None:
+        """Write the block that starts at row `start`, and mark it done once its bytes are out."""
+        with _disk_errors(self.output):
+            for name, rows in values.items():
+                self._blocks[name][start : start + len(rows)] = rows
+            self._file.flush()
+            self._progress[start // self._block_rows] = 1
+            self._file.flush()
+
+    def blocks(self, name: str) -> h5py.Dataset:
+        """Return a handle on what has been written of a block-wise data set."""
+        return self._blocks[name]
+
+    def save_checkpoint(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the state of a training, replacing the last one in one step."""
+        target = checkpoint_path(self.output)
+        fresh = target.with_suffix(".new")
+        with _disk_errors(self.output):
+            with h5py.File(fresh, "w") as file:
+                file.attrs["key"] = self.identity.key()
+                for name, values in arrays.items():
+                    file.create_dataset(name, data=values)
+            fsync_path(fresh)
+            os.replace(fresh, target)
+
+    def load_checkpoint(self) -> dict[str, np.ndarray] | None:
+        """Return the last training state of the same identity, or None."""
+        try:
+            with h5py.File(checkpoint_path(self.output), "r", locking=False) as file:
+                if file.attrs["key"] != self.identity.key():
+                    return None
+                return {dataset.name[1:]: dataset[()] for dataset in public_datasets(file)}
+        except (OSError, KeyError):
+            return None
+
+    def publish(self) -> str:
+        """Check, digest, force to disk and rename; return the content digest."""
+        with _disk_errors(self.output):
+            if PROGRESS in self._file:
+                del self._file[PROGRESS]
+            digest = self._seal()
+            self._file.close()
+            fsync_path(self._partial)
+            os.replace(self._partial, self.output)
+            fsync_path(self.output.parent)
+        checkpoint_path(self.output).unlink(missing_ok=True)
+        return digest
+
+    def abandon(self) -> None:
+        """Close after a failure; keep the unfinished file only when it holds finished blocks."""
+        try:
+            worth_keeping = bool(self._file) and PROGRESS in self._file and bool(self._file[PROGRESS][()].any())
+            if self._file:
+                self._file.close()
+        except (OSError, RuntimeError):
+            worth_keeping = True  # the next run looks at it and starts over if it cannot be read
+        if not worth_keeping:
+            self._partial.unlink(missing_ok=True)
+
+    def _seal(self) -> str:
+        shapes = {dataset.name[1:]: (dataset.shape, dataset.dtype) for dataset in public_datasets(self._file)}
+        SCHEMAS[self.identity.schema].check(shapes, str(self.output))
+        self._file.flush()
+        digest = content_digest(self._file)
+        for key in [key for key in self._file.attrs if key.startswith("_")]:
+            del self._file.attrs[key]
+        attributes = {**self.identity.attributes(), "content_digest": digest}
+        for name, value in attributes.items():
+            self._file.attrs[name] = value
+        self._file.attrs["provenance"] = json.dumps({**_provenance(self._started), **self.provenance}, default=str)
+        return digest
+
+    def _open_or_start(self) -> tuple[h5py.File, bool]:
+        with _disk_errors(self.output):
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            if self._partial.exists():
+                file = self._reopen()
+                if file is not None:
+                    return file, True
+        self._partial.unlink(missing_ok=True)
+        try:
+            _reserve(self.output, self._partial, 0)
+        except OutputError:
+            self._partial.unlink(missing_ok=True)
+            raise
+        with _disk_errors(self.output):
+            file = h5py.File(self._partial, "w")
+            file.attrs["_key"] = self.identity.key()
+            file.flush()
+            return file, False
+
+    def _reopen(self) -> h5py.File | None:
+        try:
+            file = h5py.File(self._partial, "r+")
+        except OSError:
+            self._log(f"the unfinished {self._partial.name} cannot be read: starting over")
+            return None
+        try:
+            if file.attrs["_key"] == self.identity.key() and PROGRESS in file:
+                done = file[PROGRESS][()]
+                self._log(f"resuming {self._partial.name}: {int(done.sum())} of {len(done)} blocks are done")
+                return file
+            self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
+        except (OSError, KeyError, RuntimeError):
+            self._log(f"the unfinished {self._partial.name} is damaged: starting over")
+        file.close()
+        return None
+
+    def _lay_out(self, rows: int, block_rows: int, fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+        wanted = sum(rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in fields.values())
+        _check_space(self.output, wanted)
+        self._block_rows = block_rows
+        with _disk_errors(self.output):
+            for name, (shape, dtype) in fields.items():
+                self._describe(name, _allocated(self._file, name, (rows, *shape), np.dtype(dtype)))
+            blocks = -(-rows // block_rows)
+            progress = self._file.create_dataset(PROGRESS, data=np.zeros(blocks, np.uint8))
+            progress.attrs["block_rows"] = block_rows
+            self._file.flush()
+            fsync_path(self._partial)
+        _reserve(self.output, self._partial, 0)
+
+    def _describe(self, name: str, dataset: h5py.Dataset) -> None:
+        field = SCHEMAS[self.identity.schema].field(name)
+        if field is not None:
+            dataset.attrs["about"], dataset.attrs["axes"] = field.about, " ".join(field.dims)
+
+
+@contextmanager
+def create_artifact(output: str | Path, identity: Identity, log: Callable[[str], None] = lambda text: None) -> Iterator[ArtifactWriter]:
+    """Write `output` under its lock; publish it when the block ends well.
+
+    Parameters
+    ----------
+    output : path
+    identity : Identity
+        Decides whether an unfinished file is continued.
+    log : callable
+        Told, in one sentence, when a file is resumed or started over.
+
+    Raises
+    ------
+    LockedError
+        Another process is writing the same output.
+    OutputError
+        The disk is full or the folder cannot be written.
+    """
+    output = Path(output)
+    with _disk_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    with output_lock(output):
+        writer = ArtifactWriter(output, identity, log)
+        try:
+            yield writer
+            writer.publish()
+        except BaseException:
+            writer.abandon()
+            raise
+
+
+def _allocated(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> h5py.Dataset:
+    """Create a chunked data set whose chunk index is complete from the start."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk(_chunks(shape, dtype))
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    link = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    link.set_create_intermediate_group(True)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, dcpl=plist, lcpl=link)
+    return file[name]
+
+
+def _chunks(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    row = max(1, dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)))
+    return (max(1, min(shape[0], CHUNK_BYTES // row)), *(max(1, n) for n in shape[1:]))
+
+
+def _check_space(output: Path, wanted: int) -> None:
+    free = shutil.disk_usage(output.parent).free
+    if wanted > free:
+        raise OutputError(
+            f"not enough disk space: {wanted / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
+            str(output),
+            "free some space, choose another disk with --output, or take fewer samples with --limit",
+        )
+
+
+def _reserve(output: Path, partial: Path, extra: int) -> None:
+    """Have the file system set aside what the file claims, `extra` bytes and some slack, before HDF5 writes them.
+
+    HDF5 cannot close a file that it failed to write, and takes the process down at exit; a full disk must show
+    itself here instead.
+    """
+    with _disk_errors(output):
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size + extra + SLACK_BYTES)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                raise
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _disk_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = _why(error)
+        if reason is None:
+            raise
+        raise OutputError(
+            f"cannot write the output: {reason}", str(output), "make room or choose another place with --output, then run the same command again"
+        ) from error
+
+
+def _why(error: BaseException) -> str | None:
+    """HDF5 reports the operating system's error as text; find it there."""
+    number = getattr(error, "errno", None)
+    if number in NO_SPACE or number in {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
+        return os.strerror(int(number))
+    text = str(error)
+    for code in (*NO_SPACE, errno.EACCES, errno.EROFS):
+        if f"errno = {code}" in text or os.strerror(code) in text:
+            return os.strerror(code)
+    return None
+
+
+def _provenance(started: float) -> dict[str, Any]:
+    versions = {name: getattr(sys.modules[name], "__version__", "?") for name in VERSIONED if name in sys.modules}
+    return {
+        "command": " ".join(["cmgl", *sys.argv[1:]]),
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 3),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "versions": {"cmgl": __version__, "python": platform.python_version(), **versions},
+    }
