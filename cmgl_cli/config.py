@@ -45,7 +45,9 @@ def option(
     results : bool
         False for what changes speed or place but no number: it stays out of the identity.
     """
-    return field(default=default, metadata={"about": about, "choices": choices, "least": least, "most": most, "results": results})
+    return field(
+        default=default, metadata={"about": about, "choices": choices, "least": least, "most": most, "results": results}
+    )
 
 
 def _path(about: str) -> Any:
@@ -65,8 +67,12 @@ def _device() -> Any:
 class RenderTextConfig:
     """Draw texts as images."""
 
-    texts: Path | None = _path("Texts: YAML or JSON (class: [texts]) or CSV (class,text). Default: the dataset's own, else templates.")
-    templates: tuple[str, ...] = option((), "Sentences with {name} for classes without texts. Default: eight built-in ones.")
+    texts: Path | None = _path(
+        "Texts: YAML or JSON (class: [texts]) or CSV (class,text). Default: the dataset's own, else templates."
+    )
+    templates: tuple[str, ...] = option(
+        (), "Sentences with {name} for classes without texts. Default: eight built-in ones."
+    )
     font: Path | None = _path("A TrueType font. Default: DejaVu Sans.")
     size: int = option(224, "Width and height of a page in pixels.", least=32, most=2048)
     min_px: int = option(10, "Smallest font size in pixels; longer texts go on to further pages.", least=4, most=512)
@@ -80,11 +86,17 @@ class ExtractConfig:
 
     encoder: str = option(DEFAULT_ENCODER, "A hub id, a local directory, or builtin:tiny.")
     revision: str | None = option(None, "Revision of a hub id.")
-    modality: str = option("all", "What to encode: images, rendered texts, or both.", choices=("all", "image", "text"), results=False)
+    modality: str = option(
+        "all", "What to encode: images, rendered texts, or both.", choices=("all", "image", "text"), results=False
+    )
     split: tuple[str, ...] = option((), "Only these splits. Default: all.")
     limit: int | None = option(None, "At most so many images, drawn evenly over splits and classes.", least=1)
-    dtype: str = option("auto", "Number type the encoder computes in.", choices=("auto", "float32", "bfloat16", "float16"))
-    precision: str = option("auto", "Precision of float32 matrix products.", choices=("auto", "highest", "high", "medium"))
+    dtype: str = option(
+        "auto", "Number type the encoder computes in.", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    precision: str = option(
+        "auto", "Precision of float32 matrix products.", choices=("auto", "highest", "high", "medium")
+    )
     store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
     batch_size: str = option("auto", "Images a batch; auto halves it when memory runs out.", results=False)
     workers: int = option(2, "Threads that decode images while the encoder computes.", least=1, most=256, results=False)
@@ -99,16 +111,22 @@ class DistillConfig:
 
     nodes: int = option(32, "Number of graph nodes p.", least=2, most=1024)
     key_width: int = option(64, "Attention width d_k.", least=1, most=4096)
-    wout: str = option("per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared"))
+    wout: str = option(
+        "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
+    )
     epochs: int = option(60, "Passes over the training part, at most.", least=0)
     patience: int = option(10, "Stop after so many epochs without a better validation loss.", least=1)
     batch_size: int = option(64, "Images a training step.", least=1)
     learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", least=0.0)
     weight_decay: float = option(0.05, "Weight decay of AdamW.", least=0.0)
-    folds: int = option(1, "Cross-fitting: nodes of a training image come from a fold that never saw it. 1 = off.", least=1, most=50)
+    folds: int = option(
+        1, "Cross-fitting: nodes of a training image come from a fold that never saw it. 1 = off.", least=1, most=50
+    )
     keep_nodes: bool = option(False, "Also store the node features Z (segmentation needs them).")
     device: str = _device()
-    memory: float = option(2.0, "Gigabytes of patch tokens kept in memory; more is streamed.", least=0.05, results=False)
+    memory: float = option(
+        2.0, "Gigabytes of patch tokens kept in memory; more is streamed.", least=0.05, results=False
+    )
     seed: int = _seed()
 
 
@@ -128,16 +146,25 @@ class FitGraphsConfig:
     """Estimate common and class-specific graphs."""
 
     observations: str = option(
-        "both", "One observation is an image's z, or each patch, or fit both kinds.", choices=("image", "patch", "both"), results=False
+        "both",
+        "One observation is an image's z, or each patch, or fit both kinds.",
+        choices=("image", "patch", "both"),
+        results=False,
     )
-    scope: str = option("pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class"))
+    scope: str = option(
+        "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
+    )
     k: str = option("auto", "Sharpness of the prior: auto (eBIC over 0..k_max) or a number.")
     k_max: int = option(50, "Largest sharpness tried.", least=0, most=500)
     k_shared: bool = option(False, "One sharpness for all classes instead of one a class.")
-    midpoint: str = option("0.5", "Prior value that leaves the penalty as it is: a number, or quantile (the median prior).")
+    midpoint: str = option(
+        "0.5", "Prior value that leaves the penalty as it is: a number, or quantile (the median prior)."
+    )
     preserve_penalty: bool = option(True, "Compare sharpnesses at equal total penalty.")
     rho: tuple[float, ...] = option(GRID, "Penalty of the common graph; several values are searched.", least=0.0)
-    gamma: tuple[float, ...] = option(GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0)
+    gamma: tuple[float, ...] = option(
+        GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
+    )
     select: str = option("held-out", "How rho and gamma are chosen.", choices=("held-out", "ebic"))
     tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)
     max_iter: int = option(5000, "Iterations at most.", least=1)
@@ -153,9 +180,13 @@ class FitGraphsConfig:
 class ClassifyConfig:
     """Classify with the graphs and compare."""
 
-    observations: str = option("auto", "Which graphs score: auto takes all there are.", choices=("auto", "image", "patch", "both"))
+    observations: str = option(
+        "auto", "Which graphs score: auto takes all there are.", choices=("auto", "image", "patch", "both")
+    )
     split: str = option("test", "The split to report on.")
-    shrinkage: str = option("auto", "Share of the common graph in every class's covariance: auto (validation part) or 0..1.")
+    shrinkage: str = option(
+        "auto", "Share of the common graph in every class's covariance: auto (validation part) or 0..1."
+    )
     class_prior: str = option("uniform", "Prior probabilities of the classes.", choices=("uniform", "empirical"))
     baselines: bool = option(True, "Also fit the baselines and the controls.")
     figures: bool = option(True, "Write confusion matrix and reliability diagram beside the output.", results=False)
@@ -213,7 +244,10 @@ def identity_settings(config: Any) -> dict[str, Any]:
 
 
 def build_run(
-    yaml_path: Path | None = None, flags: Mapping[str, Any] | None = None, stage: str | None = None, environment: Mapping[str, str] | None = None
+    yaml_path: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    stage: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> RunConfig:
     """Merge defaults, YAML, environment and flags into one `RunConfig`.
 
@@ -247,21 +281,33 @@ def _run_config(top: dict[str, Any], stages: dict[str, Any], where: str) -> RunC
     name = values.get("name") or values.get("dataset") or ""
     if name and (Path(name).name != name or name in {".", ".."}):
         raise UsageError("a name must be a plain folder name", f"name = {name!r}", "leave out slashes")
-    return RunConfig(name, values.get("dataset"), values.get("root"), values.get("artifacts") or Path("artifacts"), types.MappingProxyType(stages))
+    return RunConfig(
+        name,
+        values.get("dataset"),
+        values.get("root"),
+        values.get("artifacts") or Path("artifacts"),
+        types.MappingProxyType(stages),
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError("the configuration file does not exist", str(path), "check the path; shipped ones lie in configs/") from None
+        raise InputError(
+            "the configuration file does not exist", str(path), "check the path; shipped ones lie in configs/"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError("the configuration file is not valid YAML", f"{path}: {reason}", "mend that line") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise UsageError("the configuration file must hold keys and values", f"{path}: found {type(document).__name__}", "start with: dataset: NAME")
+        raise UsageError(
+            "the configuration file must hold keys and values",
+            f"{path}: found {type(document).__name__}",
+            "start with: dataset: NAME",
+        )
     return {str(key): value for key, value in document.items()}
 
 
@@ -271,7 +317,11 @@ def _section(document: dict[str, Any], stage: str, where: str) -> dict[str, Any]
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise UsageError(f"section {stage} must hold keys and values", f"{where}: {stage} = {section!r}", f"write {stage}: {{key: value}}")
+        raise UsageError(
+            f"section {stage} must hold keys and values",
+            f"{where}: {stage} = {section!r}",
+            f"write {stage}: {{key: value}}",
+        )
     section = {str(key).replace("-", "_"): value for key, value in section.items()}
     _check_keys(section, [item.name for item in fields(STAGE_CONFIGS[stage])], where, f"key of {stage}")
     return section

@@ -85,8 +85,12 @@ class Console:
                 if text:
                     self._err.print(f"[bold]{name + ':':<6}[/bold] {escape(text)}")
             return error.exit_code
-        self._err.print(f"[bold red]error:[/bold red] this is a bug in cmgl: {escape(f'{type(error).__name__}: {error}')}")
-        self._err.print("[bold]mend: [/bold] run it again with --debug and report what it prints, with the output of: cmgl env")
+        self._err.print(
+            f"[bold red]error:[/bold red] this is a bug in cmgl: {escape(f'{type(error).__name__}: {error}')}"
+        )
+        self._err.print(
+            "[bold]mend: [/bold] run it again with --debug and report what it prints, with the output of: cmgl env"
+        )
         return EXIT_BUG
 
     @contextmanager
@@ -95,7 +99,13 @@ class Console:
         if self.quiet or not self._err.is_terminal:
             yield _LineTicker(self, label, total, unit, done)
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
         with Progress(*columns, TimeRemainingColumn(), console=self._err, transient=True) as bar:
             task = bar.add_task(escape(label), total=total, completed=done, rate="")
             yield _BarTicker(bar, task, unit)
@@ -133,7 +143,9 @@ class _LineTicker(_Ticker):
         self._next = now + LINE_EVERY_SECONDS
         rate = self._count / (now - self._start)
         left = (self._total - self._done) / rate
-        self._console.info(f"{self._label}: {self._done} of {self._total} {self._unit}, {rate:.3g} {self._unit}/s, {left:.0f} s left")
+        self._console.info(
+            f"{self._label}: {self._done} of {self._total} {self._unit}, {rate:.3g} {self._unit}/s, {left:.0f} s left"
+        )
 
 
 def _text(value: Any) -> str:

@@ -61,7 +61,9 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise OutputError(
-            f"the output folder cannot be written: {error.strerror}", str(path), "choose a folder you may write to with --output"
+            f"the output folder cannot be written: {error.strerror}",
+            str(path),
+            "choose a folder you may write to with --output",
         ) from error
 
 

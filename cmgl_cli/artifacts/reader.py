@@ -118,7 +118,9 @@ class Artifact(Mapping):
 
     def _dataset(self, name: str) -> h5py.Dataset:
         if name not in self._datasets:
-            raise InputError(f"no data set {name!r}", f"{self.path} ({self.schema}) has: {', '.join(self)}", "check the name")
+            raise InputError(
+                f"no data set {name!r}", f"{self.path} ({self.schema}) has: {', '.join(self)}", "check the name"
+            )
         return self._datasets[name]
 
 
@@ -175,7 +177,9 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
     missing = [name for name in HEADER if name not in file.attrs]
     if missing:
         raise InputError(
-            "an HDF5 file, but not a cmgl artifact", f"{path}: root attribute {missing[0]!r} is missing", "give a file that cmgl wrote"
+            "an HDF5 file, but not a cmgl artifact",
+            f"{path}: root attribute {missing[0]!r} is missing",
+            "give a file that cmgl wrote",
         )
     try:
         identity = Identity.from_attributes(file.attrs)
@@ -184,7 +188,11 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
         raise _unreadable(path, f"root attributes: {error}") from error
     known = SCHEMAS.get(identity.schema)
     if known is None:
-        raise InputError(f"unknown schema {identity.schema!r}", f"{path}; known: {', '.join(SCHEMAS)}", "upgrade cmgl: pip install -U cmgl")
+        raise InputError(
+            f"unknown schema {identity.schema!r}",
+            f"{path}; known: {', '.join(SCHEMAS)}",
+            "upgrade cmgl: pip install -U cmgl",
+        )
     if schema is not None and identity.schema != schema:
         raise InputError(
             f"expected a {schema} artifact, found {identity.schema}",
@@ -193,7 +201,8 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
         )
     if identity.schema_version > known.version:
         raise InputError(
-            f"schema {identity.schema} version {identity.schema_version} is newer than this cmgl knows ({known.version})",
+            f"schema {identity.schema} version {identity.schema_version} is newer than this cmgl knows "
+            f"({known.version})",
             str(path),
             "upgrade cmgl: pip install -U cmgl",
         )
@@ -242,10 +251,14 @@ def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
 
 
 def _unsafe(path: Path, reason: str) -> InputError:
-    return InputError("refused to read a file that cmgl did not write", f"{path}: {reason}", "make the artifact again with cmgl")
+    return InputError(
+        "refused to read a file that cmgl did not write", f"{path}: {reason}", "make the artifact again with cmgl"
+    )
 
 
 def _unreadable(path: Path, reason: str) -> InputError:
     return InputError(
-        "the file cannot be read: not HDF5, truncated, or damaged", f"{path}: {reason}", "make it again with the stage that writes it, or fetch it again"
+        "the file cannot be read: not HDF5, truncated, or damaged",
+        f"{path}: {reason}",
+        "make it again with the stage that writes it, or fetch it again",
     )

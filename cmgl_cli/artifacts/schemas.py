@@ -45,7 +45,9 @@ class Schema:
 
     def check(self, shapes: Mapping[str, tuple[tuple[int, ...], np.dtype]], where: str) -> None:
         """Raise `InputError` unless names, axes and kinds are as declared."""
-        missing = [name for name, field in self.fields.items() if not field.optional and name not in shapes and "*" not in name]
+        missing = [
+            name for name, field in self.fields.items() if not field.optional and name not in shapes and "*" not in name
+        ]
         if missing:
             raise self._error(f"data set {missing[0]!r} is missing", where)
         lengths: dict[str, tuple[int, str]] = {}
@@ -69,7 +71,9 @@ class Schema:
 
     def _error(self, reason: str, where: str) -> InputError:
         return InputError(
-            f"not a valid {self.name} artifact (version {self.version}): {reason}", where, "make it again with the stage that writes it"
+            f"not a valid {self.name} artifact (version {self.version}): {reason}",
+            where,
+            "make it again with the stage that writes it",
         )
 
 
@@ -117,7 +121,9 @@ _FEATURES = Schema(
     "Patch tokens of the encoder's last layer; one row an image or a rendered page.",
     {
         **_SAMPLES,
-        "features": _field("n patch width", "float", "patch tokens, row-major over the patch grid; rows past the grid are 0"),
+        "features": _field(
+            "n patch width", "float", "patch tokens, row-major over the patch grid; rows past the grid are 0"
+        ),
         "grid": _field("n 2", "int", "patch rows and columns of the sample"),
         "valid": _field("n", "bool", "False where the image could not be read: its features are 0"),
         "problem": _field("n", "str", "why it could not be read; empty otherwise"),
@@ -155,7 +161,9 @@ _PRIOR = Schema(
         "classes": _field("c", "str", "class names"),
         "prior": _field("c node node", "float", "the prior in the chosen direction (6), in [0, 1]"),
         "image/attention": _field("c node patch", "float", "attention averaged over the class's images (4)"),
-        "text/attention": _field("c node patch", "float", "attention averaged over the class's texts (4)", optional=True),
+        "text/attention": _field(
+            "c node patch", "float", "attention averaged over the class's texts (4)", optional=True
+        ),
         "image/overlap": _field("c node node", "float", "cosine of the footprints (5)"),
         "text/overlap": _field("c node node", "float", "cosine of the footprints (5)", optional=True),
         "image/count": _field("c", "int", "images behind the average"),

@@ -78,7 +78,12 @@ class ArtifactWriter:
                 dataset = self._file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
             else:
                 packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
-                chunks = {"chunks": _chunks(array.shape, array.dtype), "compression": "gzip", "compression_opts": 4, "shuffle": True}
+                chunks = {
+                    "chunks": _chunks(array.shape, array.dtype),
+                    "compression": "gzip",
+                    "compression_opts": 4,
+                    "shuffle": True,
+                }
                 dataset = self._file.create_dataset(name, data=array, **(chunks if packed else {}))
             self._describe(name, dataset)
 
@@ -222,7 +227,9 @@ class ArtifactWriter:
         return None
 
     def _lay_out(self, rows: int, block_rows: int, fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
-        wanted = sum(rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in fields.values())
+        wanted = sum(
+            rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in fields.values()
+        )
         _check_space(self.output, wanted)
         self._block_rows = block_rows
         with _disk_errors(self.output):
@@ -242,7 +249,9 @@ class ArtifactWriter:
 
 
 @contextmanager
-def create_artifact(output: str | Path, identity: Identity, log: Callable[[str], None] = lambda text: None) -> Iterator[ArtifactWriter]:
+def create_artifact(
+    output: str | Path, identity: Identity, log: Callable[[str], None] = lambda text: None
+) -> Iterator[ArtifactWriter]:
     """Write `output` under its lock; publish it when the block ends well.
 
     Parameters
@@ -329,7 +338,9 @@ def _disk_errors(output: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise OutputError(
-            f"cannot write the output: {reason}", str(output), "make room or choose another place with --output, then run the same command again"
+            f"cannot write the output: {reason}",
+            str(output),
+            "make room or choose another place with --output, then run the same command again",
         ) from error
 
 

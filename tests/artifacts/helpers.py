@@ -10,12 +10,22 @@ import numpy as np
 from cmgl_cli.artifacts import Identity, create_artifact
 
 ROWS, BLOCK = 40, 4
-IDENTITY = Identity("features", 1, "extract", 1, {"encoder": "none"}, {"renders": {"file": "r.h5", "digest": "sha256:0"}}, {"weights": "w"})
+IDENTITY = Identity(
+    "features",
+    1,
+    "extract",
+    1,
+    {"encoder": "none"},
+    {"renders": {"file": "r.h5", "digest": "sha256:0"}},
+    {"weights": "w"},
+)
 
 
 def tokens(start: int, stop: int) -> np.ndarray:
     """Return the rows a given block must hold."""
-    return np.stack([np.random.default_rng(row).standard_normal((6, 5)).astype(np.float16) for row in range(start, stop)])
+    return np.stack(
+        [np.random.default_rng(row).standard_normal((6, 5)).astype(np.float16) for row in range(start, stop)]
+    )
 
 
 def small_arrays() -> dict[str, np.ndarray]:

@@ -50,10 +50,15 @@ def test_everything_written_is_read_back(artifact):
 
 def test_identity_ignores_input_file_names_but_not_digests():
     renamed = dataclasses.replace(helpers.IDENTITY, inputs={"renders": {"file": "other.h5", "digest": "sha256:0"}})
-    changed = dataclasses.replace(helpers.IDENTITY, inputs={"renders": {"file": "r.h5", "digest": "sha256:1"}}, stage_version=2)
+    changed = dataclasses.replace(
+        helpers.IDENTITY, inputs={"renders": {"file": "r.h5", "digest": "sha256:1"}}, stage_version=2
+    )
     assert renamed.key() == helpers.IDENTITY.key() and renamed.differences(helpers.IDENTITY) == []
     assert changed.key() != helpers.IDENTITY.key()
-    assert changed.differences(helpers.IDENTITY) == ["stage version 1 -> 2", "input renders changed: sha256:0 -> sha256:1"]
+    assert changed.differences(helpers.IDENTITY) == [
+        "stage version 1 -> 2",
+        "input renders changed: sha256:0 -> sha256:1",
+    ]
 
 
 def test_digest_depends_on_content_not_on_layout(tmp_path):
@@ -150,12 +155,17 @@ def test_disk_full_keeps_the_old_file_and_says_so(tmp_path, artifact):
 
 
 def test_disk_space_is_checked_before_work_begins(tmp_path):
-    with pytest.raises(OutputError, match="not enough disk space"), create_artifact(tmp_path / "f.h5", helpers.IDENTITY) as out:
+    with (
+        pytest.raises(OutputError, match="not enough disk space"),
+        create_artifact(tmp_path / "f.h5", helpers.IDENTITY) as out,
+    ):
         out.declare_blocks(10**9, 1000, {"features": ((1000, 1000), np.float16)})
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("schema, message", [("nodes", "expected a nodes artifact, found features"), (None, "newer than this cmgl")])
+@pytest.mark.parametrize(
+    "schema, message", [("nodes", "expected a nodes artifact, found features"), (None, "newer than this cmgl")]
+)
 def test_other_stage_and_newer_schema_are_refused(artifact, schema, message):
     if schema is None:
         with h5py.File(artifact, "r+") as file:
