@@ -1,0 +1,5 @@
+"""``python -m cmgl_cli`` is ``cmgl``."""
+
+from cmgl_cli.cli import main
+
+main()

@@ -1,0 +1,314 @@
+"""The pipeline as a table, and the four things done with it: plan, status, execute, run.
+
+Stages meet only through artifacts, so the table names modules as text and nothing here imports torch.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cmgl_cli.artifacts import SCHEMAS, Artifact, Identity, create_artifact, open_artifact, partial_path, read_header
+from cmgl_cli.config import RunConfig, identity_settings
+from cmgl_cli.console import Console
+from cmgl_cli.errors import CmglError, InputError, StaleError, UsageError
+
+
+@dataclass(frozen=True)
+class Input:
+    """One artifact a step reads: its role (also the name of the flag), its usual file name and schema."""
+
+    role: str
+    file: str
+    schema: str
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the table: a stage, or one variant of it, with what it reads and writes.
+
+    Attributes
+    ----------
+    stage, variant : str
+        The command; and which of its outputs, empty when it has one.
+    version : int
+        Raised by hand when the numbers change.
+    ignores : frozenset of str
+        Settings that decide nothing in this variant.
+    settles_fast : bool
+        What it reads beside artifacts can be looked at in milliseconds, so `status` does it.
+    """
+
+    stage: str
+    variant: str
+    version: int
+    schema: str
+    output: str
+    inputs: tuple[Input, ...] = ()
+    ignores: frozenset[str] = frozenset()
+    settles_fast: bool = False
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.stage} ({self.variant})" if self.variant else self.stage
+
+    @property
+    def module(self) -> str:
+        """The module that computes it."""
+        return "cmgl_cli.stages." + self.stage.replace("-", "_")
+
+
+_FEATURES = Input("features", "features.h5", "features")
+_TEXT_FEATURES = Input("text_features", "text_features.h5", "features", required=False)
+_NODES = Input("nodes", "nodes.h5", "nodes")
+_PRIOR = Input("prior", "prior.h5", "prior")
+_GRAPHS = Input("graphs", "graphs.h5", "graphs", required=False)
+_PATCH_GRAPHS = Input("patch_graphs", "patch_graphs.h5", "graphs", required=False)
+_OPTIONAL_FEATURES = Input("features", "features.h5", "features", required=False)
+
+STEPS: tuple[Step, ...] = (
+    Step("render-text", "", 1, "renders", "renders.h5", settles_fast=True),
+    Step("extract", "image", 1, "features", "features.h5"),
+    Step(
+        "extract",
+        "text",
+        1,
+        "features",
+        "text_features.h5",
+        (Input("renders", "renders.h5", "renders"),),
+        ignores=frozenset({"split", "limit", "seed"}),
+    ),
+    Step("distill", "", 1, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES)),
+    Step("prior", "", 1, "prior", "prior.h5", (_NODES,)),
+    Step("fit-graphs", "image", 1, "graphs", "graphs.h5", (_NODES, _PRIOR)),
+    Step(
+        "fit-graphs",
+        "patch",
+        1,
+        "graphs",
+        "patch_graphs.h5",
+        (_NODES, _PRIOR, _OPTIONAL_FEATURES, _TEXT_FEATURES),
+    ),
+    Step(
+        "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step with everything it needs to run: settings, paths, and how to talk to the user."""
+
+    step: Step
+    run: RunConfig
+    inputs: Mapping[str, Path]
+    output: Path
+    console: Console
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    force: bool = False
+    dry_run: bool = False
+    verify: bool = False
+
+    @property
+    def config(self) -> Any:
+        """The settings of this job's stage."""
+        return self.run.stages[self.step.stage]
+
+    def command(self, stage: str) -> str:
+        """Return the command that runs another stage of the same experiment, to be pasted."""
+        where = f" --dataset {self.run.dataset}" if self.run.dataset else f" --name {self.run.name}"
+        if self.run.dataset and self.run.name != self.run.dataset:
+            where += f" --name {self.run.name}"
+        return f"cmgl {stage}{where}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a stage found out before computing: digests of what it reads beside artifacts, and what it opened."""
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What `status` says of one step: missing, partial, stale or up to date, and why."""
+
+    step: Step
+    state: str
+    reasons: tuple[str, ...] = ()
+
+
+def steps_of(run: RunConfig, stage: str | None = None) -> list[Step]:
+    """Return the steps that the settings switch on, of one stage or of all."""
+    wanted = []
+    for step in STEPS:
+        selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
+        chosen = getattr(run.stages[step.stage], selector) if selector else "all"
+        if chosen in {"all", "both", step.variant} and stage in {None, step.stage}:
+            wanted.append(step)
+    return wanted
+
+
+def make_job(
+    step: Step,
+    run: RunConfig,
+    console: Console,
+    paths: Mapping[str, Path] | None = None,
+    **flags: Any,
+) -> Job:
+    """Give a step its paths: those typed, and for the rest the usual names in the experiment's folder.
+
+    Parameters
+    ----------
+    paths : mapping
+        Role (or ``output``) to a path given by hand.
+    **flags
+        `options`, `force`, `dry_run`, `verify` of `Job`.
+    """
+    paths = {role: path for role, path in (paths or {}).items() if path is not None}
+    if not run.name and ("output" not in paths or any(item.role not in paths for item in step.inputs if item.required)):
+        raise UsageError(
+            "no dataset named",
+            f"cmgl {step.stage}",
+            "give --dataset NAME (see: cmgl datasets), --name NAME, or every path",
+        )
+    inputs = {item.role: paths.get(item.role, run.folder / item.file) for item in step.inputs}
+    for item in step.inputs:
+        if item.role in paths and not paths[item.role].exists():
+            raise InputError(f"the {item.role} artifact does not exist", str(paths[item.role]), "check the path")
+    present = {item.role: inputs[item.role] for item in step.inputs if inputs[item.role].exists() or item.required}
+    return Job(step, run, MappingProxyType(present), paths.get("output", run.folder / step.output), console, **flags)
+
+
+def execute(job: Job) -> bool:
+    """Bring one step's output up to date; return whether anything was computed.
+
+    Raises
+    ------
+    InputError, StaleError
+        An input is missing, invalid, or was made from other inputs than the ones beside it.
+    """
+    module = importlib.import_module(job.step.module)
+    headers = _read_inputs(job)
+    prepared: Prepared = module.prepare(job)
+    identity = _identity(job, headers, prepared.digests)
+    reasons = _reasons(job.output, identity)
+    if not reasons and not job.force:
+        job.console.info(f"{job.step.label}: up to date ({job.output})")
+        return False
+    why = "; ".join(reasons) or "forced"
+    if job.dry_run:
+        job.console.info(f"{job.step.label}: would write {job.output} because {why}")
+        return False
+    job.console.info(f"{job.step.label}: {why}")
+    with _open_inputs(job) as inputs, create_artifact(job.output, identity, job.console.info) as out:
+        module.compute(job, prepared.state, inputs, out)
+    return True
+
+
+def summarize(job: Job) -> None:
+    """Print what the step's output says."""
+    with open_artifact(job.output, job.step.schema) as artifact:
+        importlib.import_module(job.step.module).summarize(artifact, job)
+
+
+def status(run: RunConfig, console: Console) -> list[StepState]:
+    """Return the state of every step of an experiment, without loading any model."""
+    states: dict[str, StepState] = {}
+    for step in steps_of(run):
+        states[step.output] = _state(step, run, console, states)
+    return list(states.values())
+
+
+def run_all(run: RunConfig, console: Console, *, force: bool = False, verify: bool = False) -> Job:
+    """Bring every stale step of an experiment up to date; return the last job."""
+    steps = steps_of(run)
+    for step in steps:
+        job = make_job(step, run, console, force=force, verify=verify)
+        execute(job)
+    return job
+
+
+def _state(step: Step, run: RunConfig, console: Console, upstream: Mapping[str, StepState]) -> StepState:
+    job = make_job(step, run, console)
+    late = [item.file for item in step.inputs if item.file in upstream and upstream[item.file].state != "up to date"]
+    late = [file for file in late if (run.folder / file).exists() or _required(step, file)]
+    if not job.output.exists():
+        unfinished = partial_path(job.output).exists()
+        return StepState(
+            step, "partial" if unfinished else "missing", ("unfinished; the next run goes on",) if unfinished else ()
+        )
+    try:
+        found, _ = read_header(job.output)
+        digests = importlib.import_module(job.step.module).prepare(job).digests if step.settles_fast else found.digests
+        headers = {role: read_header(path) for role, path in job.inputs.items() if path.exists()}
+        reasons = _identity(job, headers, digests).differences(found)
+    except CmglError as error:
+        return StepState(step, "stale", (" ".join(str(error).splitlines()[:2]),))
+    reasons += [f"waits for {upstream[file].step.label}" for file in late]
+    return StepState(step, "stale" if reasons else "up to date", tuple(reasons))
+
+
+def _required(step: Step, file: str) -> bool:
+    return any(item.required for item in step.inputs if item.file == file)
+
+
+def _reasons(output: Path, identity: Identity) -> list[str]:
+    if not output.exists():
+        return ["the output does not exist yet"]
+    try:
+        found, _ = read_header(output)
+    except InputError as error:
+        return [f"the output that is there is unusable: {error.what}"]
+    return identity.differences(found)
+
+
+def _identity(job: Job, headers: Mapping[str, tuple[Identity, str]], digests: Mapping[str, str]) -> Identity:
+    step = job.step
+    settings = {key: value for key, value in identity_settings(job.config).items() if key not in step.ignores}
+    if step.variant:
+        settings["variant"] = step.variant
+    inputs = {role: {"file": job.inputs[role].name, "digest": digest} for role, (_, digest) in headers.items()}
+    return Identity(
+        step.schema, SCHEMAS[step.schema].version, step.stage, step.version, settings, inputs, dict(digests)
+    )
+
+
+def _read_inputs(job: Job) -> dict[str, tuple[Identity, str]]:
+    """Read the headers of all inputs, and refuse inputs that do not belong together."""
+    writers = {step.output: step.stage for step in STEPS}
+    files = {item.role: item.file for item in job.step.inputs}
+    headers = {}
+    for role, path in job.inputs.items():
+        if not path.exists():
+            raise InputError(
+                f"{job.step.label} needs the {role} artifact",
+                f"{path} does not exist",
+                f"run: {job.command(writers[files[role]])}",
+            )
+        headers[role] = read_header(path)
+    for role, (identity, _) in headers.items():
+        for other, entry in identity.inputs.items():
+            if other in headers and entry["digest"] != headers[other][1]:
+                raise StaleError(
+                    f"the {role} artifact was made from another {other} artifact than the one given",
+                    f"{job.inputs[role]} wants {entry['digest'][:19]}, {job.inputs[other]} is {headers[other][1][:19]}",
+                    f"run: {job.command(identity.stage)}",
+                )
+    return headers
+
+
+@contextmanager
+def _open_inputs(job: Job) -> Iterator[dict[str, Artifact]]:
+    schemas = {item.role: item.schema for item in job.step.inputs}
+    with ExitStack() as stack:
+        yield {
+            role: stack.enter_context(open_artifact(path, schemas[role], verify=job.verify))
+            for role, path in job.inputs.items()
+        }
