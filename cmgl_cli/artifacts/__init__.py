@@ -7,15 +7,19 @@ publishes it under its final name in one step. The format is written down in doc
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import output_lock
 from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header
+from cmgl_cli.artifacts.samples import SampleTable
 from cmgl_cli.artifacts.schemas import SCHEMAS, Field, Schema
-from cmgl_cli.artifacts.writer import ArtifactWriter, create_artifact, partial_path
+from cmgl_cli.artifacts.writer import ArtifactWriter, BlockSet, BlockSpec, create_artifact, partial_path
 
 __all__ = [
     "SCHEMAS",
     "Artifact",
     "ArtifactWriter",
+    "BlockSet",
+    "BlockSpec",
     "Field",
     "Identity",
+    "SampleTable",
     "Schema",
     "create_artifact",
     "open_artifact",

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from cmgl_cli.errors import OutputError
 CHUNK_BYTES = 2**20
 SLACK_BYTES = 2**16
 GZIP_FROM_ELEMENTS = 4096
+PACKED: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 PROGRESS = "_progress"
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 VERSIONED = ("numpy", "h5py", "torch", "transformers", "scipy", "numba", "sklearn", "PIL")
@@ -45,6 +47,67 @@ def partial_path(output: Path) -> Path:
 def checkpoint_path(output: Path) -> Path:
     """Return the path of the training checkpoint that belongs to the unfinished file of `output`."""
     return output.with_name(output.stem + ".checkpoint.partial" + output.suffix)
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Data sets with a common first axis that are written block by block.
+
+    Attributes
+    ----------
+    rows : int
+        Length of the first axis.
+    block_rows : int
+        Rows a block: what a kill can cost.
+    fields : mapping
+        Name to (shape of one row, dtype).
+    """
+
+    rows: int
+    block_rows: int
+    fields: Mapping[str, tuple[tuple[int, ...], Any]]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.rows // self.block_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all data sets together."""
+        row = sum(
+            int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in self.fields.values()
+        )
+        return self.rows * row
+
+
+class BlockSet:
+    """The block-wise data sets of an unfinished artifact, with the bitmap of what is done."""
+
+    def __init__(self, file: h5py.File, output: Path, spec: BlockSpec, progress: str):
+        self._file, self._output, self._rows = file, output, spec.rows
+        self._progress = file[progress]
+        # a resumed file keeps the block length it started with
+        self.block_rows = int(self._progress.attrs["block_rows"])
+        self._datasets = {name: file[name] for name in spec.fields}
+
+    def pending(self) -> list[tuple[int, int]]:
+        """Return the (start, stop) rows of every block that is not written yet."""
+        done, step = self._progress[()], self.block_rows
+        return [(i * step, min((i + 1) * step, self._rows)) for i in range(len(done)) if not done[i]]
+
+    def put(self, start: int, values: Mapping[str, np.ndarray]) -> None:
+        """Write the block that starts at row `start`, and mark it done once its bytes are out."""
+        with _disk_errors(self._output):
+            for name, rows in values.items():
+                self._datasets[name][start : start + len(rows)] = rows
+            self._file.flush()
+            self._progress[start // self.block_rows] = 1
+            self._file.flush()
+
+    def __getitem__(self, name: str) -> h5py.Dataset:
+        """Return a handle on what has been written of one data set."""
+        return self._datasets[name]
 
 
 class ArtifactWriter:
@@ -63,7 +126,6 @@ class ArtifactWriter:
         self._partial = partial_path(output)
         self._started = time.time()
         self.provenance: dict[str, Any] = {}
-        self._blocks: dict[str, h5py.Dataset] = {}
         self._file, self.resumed = self._open_or_start()
 
     def write(self, name: str, values: Any) -> None:
@@ -78,12 +140,7 @@ class ArtifactWriter:
                 dataset = self._file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
             else:
                 packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
-                chunks = {
-                    "chunks": _chunks(array.shape, array.dtype),
-                    "compression": "gzip",
-                    "compression_opts": 4,
-                    "shuffle": True,
-                }
+                chunks = {"chunks": _chunks(array.shape, array.dtype), **PACKED}
                 dataset = self._file.create_dataset(name, data=array, **(chunks if packed else {}))
             self._describe(name, dataset)
 
@@ -92,44 +149,26 @@ class ArtifactWriter:
         for key, values in arrays.items():
             self.write(f"{name}/{key}", values)
 
-    def declare_blocks(self, rows: int, block_rows: int, fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
-        """Lay out data sets that are written block by block.
-
-        Parameters
-        ----------
-        rows : int
-            Length of the first axis.
-        block_rows : int
-            Rows a block; part of the progress bitmap, so a resumed file keeps the one it started with.
-        fields : mapping
-            Name to (shape of one row, dtype).
-        """
-        if PROGRESS in self._file:
-            self._block_rows = int(self._file[PROGRESS].attrs["block_rows"])
-        else:
-            self._lay_out(rows, block_rows, fields)
-        self._rows = rows
-        self._progress = self._file[PROGRESS]
-        self._blocks = {name: self._file[name] for name in fields}
-
-    def pending(self) -> list[tuple[int, int]]:
-        """Return the (start, stop) rows of every block that is not written yet."""
-        done = self._progress[()]
-        step = self._block_rows
-        return [(i * step, min((i + 1) * step, self._rows)) for i in range(len(done)) if not done[i]]
-
-    def put(self, start: int, values: Mapping[str, np.ndarray]) -> None:
-        """Write the block that starts at row `start`, and mark it done once its bytes are out."""
+    def append(self, name: str, rows: np.ndarray) -> None:
+        """Append rows to a compressed data set; for what is quickly made again, since it is never resumed."""
+        _reserve(self.output, self._partial, rows.nbytes)
         with _disk_errors(self.output):
-            for name, rows in values.items():
-                self._blocks[name][start : start + len(rows)] = rows
-            self._file.flush()
-            self._progress[start // self._block_rows] = 1
-            self._file.flush()
+            if name not in self._file:
+                shape = (0, *rows.shape[1:])
+                chunks = _chunks((len(rows), *rows.shape[1:]), rows.dtype)
+                dataset = self._file.create_dataset(
+                    name, shape, rows.dtype, maxshape=(None, *rows.shape[1:]), chunks=chunks, **PACKED
+                )
+                self._describe(name, dataset)
+            dataset = self._file[name]
+            dataset.resize(len(dataset) + len(rows), axis=0)
+            dataset[len(dataset) - len(rows) :] = rows
 
-    def blocks(self, name: str) -> h5py.Dataset:
-        """Return a handle on what has been written of a block-wise data set."""
-        return self._blocks[name]
+    def declare_blocks(self, *specs: BlockSpec) -> list["BlockSet"]:
+        """Lay out everything that is written block by block, in one call; return one handle a spec."""
+        if PROGRESS not in self._file:
+            self._lay_out(specs)
+        return [BlockSet(self._file, self.output, spec, f"{PROGRESS}/{i}") for i, spec in enumerate(specs)]
 
     def save_checkpoint(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the state of a training, replacing the last one in one step."""
@@ -169,7 +208,7 @@ class ArtifactWriter:
     def abandon(self) -> None:
         """Close after a failure; keep the unfinished file only when it holds finished blocks."""
         try:
-            worth_keeping = bool(self._file) and PROGRESS in self._file and bool(self._file[PROGRESS][()].any())
+            worth_keeping = bool(self._file) and PROGRESS in self._file and _done_blocks(self._file)[0] > 0
             if self._file:
                 self._file.close()
         except (OSError, RuntimeError):
@@ -217,8 +256,8 @@ class ArtifactWriter:
             return None
         try:
             if file.attrs["_key"] == self.identity.key() and PROGRESS in file:
-                done = file[PROGRESS][()]
-                self._log(f"resuming {self._partial.name}: {int(done.sum())} of {len(done)} blocks are done")
+                done, blocks = _done_blocks(file)
+                self._log(f"resuming {self._partial.name}: {done} of {blocks} blocks are done")
                 return file
             self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
         except (OSError, KeyError, RuntimeError):
@@ -226,18 +265,17 @@ class ArtifactWriter:
         file.close()
         return None
 
-    def _lay_out(self, rows: int, block_rows: int, fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
-        wanted = sum(
-            rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in fields.values()
-        )
-        _check_space(self.output, wanted)
-        self._block_rows = block_rows
+    def _lay_out(self, specs: tuple[BlockSpec, ...]) -> None:
+        _check_space(self.output, sum(spec.nbytes for spec in specs))
         with _disk_errors(self.output):
-            for name, (shape, dtype) in fields.items():
-                self._describe(name, _allocated(self._file, name, (rows, *shape), np.dtype(dtype)))
-            blocks = -(-rows // block_rows)
-            progress = self._file.create_dataset(PROGRESS, data=np.zeros(blocks, np.uint8))
-            progress.attrs["block_rows"] = block_rows
+            for spec in specs:
+                for name, (shape, dtype) in spec.fields.items():
+                    self._describe(name, _allocated(self._file, name, (spec.rows, *shape), np.dtype(dtype)))
+            self._file.flush()
+            # the bitmaps come last: a file without them is started over
+            for index, spec in enumerate(specs):
+                bitmap = self._file.create_dataset(f"{PROGRESS}/{index}", data=np.zeros(spec.blocks, np.uint8))
+                bitmap.attrs["block_rows"] = spec.block_rows
             self._file.flush()
             fsync_path(self._partial)
         _reserve(self.output, self._partial, 0)
@@ -280,6 +318,12 @@ def create_artifact(
         except BaseException:
             writer.abandon()
             raise
+
+
+def _done_blocks(file: h5py.File) -> tuple[int, int]:
+    """Return how many blocks of an unfinished file are done, and how many there are."""
+    bitmaps = [dataset[()] for dataset in file[PROGRESS].values()]
+    return sum(int(done.sum()) for done in bitmaps), sum(len(done) for done in bitmaps)
 
 
 def _allocated(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> h5py.Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmgl_cli.artifacts import Identity, create_artifact
+from cmgl_cli.artifacts import BlockSpec, Identity, create_artifact
 
 ROWS, BLOCK = 40, 4
 IDENTITY = Identity(
@@ -19,6 +19,8 @@ IDENTITY = Identity(
     {"renders": {"file": "r.h5", "digest": "sha256:0"}},
     {"weights": "w"},
 )
+
+BLOCKS = BlockSpec(ROWS, BLOCK, {"features": ((6, 5), np.float16)})
 
 
 def tokens(start: int, stop: int) -> np.ndarray:
@@ -47,10 +49,10 @@ def small_arrays() -> dict[str, np.ndarray]:
 def write(path: Path, identity: Identity = IDENTITY, pause: float = 0.0, log=lambda text: None) -> int:
     """Write the artifact; return how many blocks this run wrote."""
     with create_artifact(path, identity, log) as out:
-        out.declare_blocks(ROWS, BLOCK, {"features": ((6, 5), np.float16)})
-        blocks = out.pending()
+        (rows,) = out.declare_blocks(BLOCKS)
+        blocks = rows.pending()
         for start, stop in blocks:
-            out.put(start, {"features": tokens(start, stop)})
+            rows.put(start, {"features": tokens(start, stop)})
             time.sleep(pause)
         for name, values in small_arrays().items():
             out.write(name, values)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cmgl_cli.artifacts import create_artifact, open_artifact, partial_path, read_header
+from cmgl_cli.artifacts import BlockSpec, create_artifact, open_artifact, partial_path, read_header
 from cmgl_cli.artifacts.digest import content_digest
 from cmgl_cli.errors import CmglError, InputError, LockedError, OutputError
 from tests.artifacts import helpers
@@ -94,7 +94,7 @@ def test_killed_and_rerun_gives_the_undisturbed_digest(tmp_path, artifact):
 def _blocks_done(path):
     try:
         with h5py.File(partial_path(path), "r", locking=False) as file:
-            return int(file["_progress"][()].sum())
+            return int(file["_progress/0"][()].sum())
     except (OSError, KeyError):
         return 0
 
@@ -102,8 +102,8 @@ def _blocks_done(path):
 def test_unfinished_file_of_other_settings_is_not_continued(tmp_path, artifact):
     path = tmp_path / "other" / "features.h5"
     with pytest.raises(KeyboardInterrupt), create_artifact(path, helpers.IDENTITY) as out:
-        out.declare_blocks(helpers.ROWS, helpers.BLOCK, {"features": ((6, 5), np.float16)})
-        out.put(0, {"features": np.full((4, 6, 5), 7, np.float16)})
+        (rows,) = out.declare_blocks(helpers.BLOCKS)
+        rows.put(0, {"features": np.full((4, 6, 5), 7, np.float16)})
         raise KeyboardInterrupt
     assert partial_path(path).exists() and not path.exists()
     said = []
@@ -159,7 +159,7 @@ def test_disk_space_is_checked_before_work_begins(tmp_path):
         pytest.raises(OutputError, match="not enough disk space"),
         create_artifact(tmp_path / "f.h5", helpers.IDENTITY) as out,
     ):
-        out.declare_blocks(10**9, 1000, {"features": ((1000, 1000), np.float16)})
+        out.declare_blocks(BlockSpec(10**9, 1000, {"features": ((1000, 1000), np.float16)}))
     assert os.listdir(tmp_path) == []
 
 
@@ -273,9 +273,9 @@ def test_checkpoint_is_private_to_its_identity_and_goes_with_the_publish(tmp_pat
         assert out.load_checkpoint() is None
     with create_artifact(path, helpers.IDENTITY) as out:
         assert out.load_checkpoint()["weights/q"].tolist() == [1, 1]
-        out.declare_blocks(helpers.ROWS, helpers.BLOCK, {"features": ((6, 5), np.float16)})
-        for start, stop in out.pending():
-            out.put(start, {"features": helpers.tokens(start, stop)})
+        (rows,) = out.declare_blocks(helpers.BLOCKS)
+        for start, stop in rows.pending():
+            rows.put(start, {"features": helpers.tokens(start, stop)})
         for name, values in helpers.small_arrays().items():
             out.write(name, values)
     assert os.listdir(tmp_path) == ["features.h5"]

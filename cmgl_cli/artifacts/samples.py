@@ -1,0 +1,146 @@
+"""The table every sample-wise artifact carries: ids, splits, labels; and the parts made of the splits."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmgl_cli.errors import InputError
+
+VALIDATION_SPLITS = ("val", "validation", "valid")
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Samples in order of row.
+
+    Attributes
+    ----------
+    ids, splits : ndarray of str, [n]
+    values, offsets : ndarray of int64
+        Ragged labels: sample i has ``values[offsets[i]:offsets[i + 1]]``.
+    items : ndarray of int64, [n]
+        Index of the item a row belongs to; pages of one text share it.
+    classes : ndarray of str, [C]
+    """
+
+    ids: np.ndarray
+    splits: np.ndarray
+    values: np.ndarray
+    offsets: np.ndarray
+    items: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[str],
+        splits: Sequence[str],
+        labels: Sequence[Sequence[int]],
+        classes: Sequence[str],
+        items: Sequence[int] | None = None,
+    ) -> "SampleTable":
+        """Build a table from lists; `items` defaults to one item a row."""
+        counts = [len(row) for row in labels]
+        return cls(
+            np.array(ids, dtype=object).astype(str) if len(ids) else np.array([], dtype="U1"),
+            np.array(splits).astype(str),
+            np.array([label for row in labels for label in row], dtype=np.int64),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            np.arange(len(ids)) if items is None else np.array(items, dtype=np.int64),
+            np.array(classes).astype(str),
+        )
+
+    @classmethod
+    def read(cls, artifact: Mapping[str, np.ndarray], group: str = "") -> "SampleTable":
+        """Read the table from an artifact, at its root or below a modality's group."""
+        prefix = f"{group}/" if group else ""
+        return cls(
+            ids=artifact[prefix + "id"],
+            splits=artifact[prefix + "split"],
+            values=artifact[prefix + "labels/values"],
+            offsets=artifact[prefix + "labels/offsets"],
+            items=artifact[prefix + "item"],
+            classes=artifact["classes"],
+        )
+
+    def to_arrays(self, group: str = "") -> dict[str, np.ndarray]:
+        """Return the data sets that `read` reads; the class names only at the root."""
+        prefix = f"{group}/" if group else ""
+        arrays = {
+            "id": self.ids,
+            "split": self.splits,
+            "label": self.label,
+            "labels/values": self.values,
+            "labels/offsets": self.offsets,
+            "item": self.items,
+        }
+        named = {prefix + name: values for name, values in arrays.items()}
+        return named if group else {**named, "classes": self.classes}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def label(self) -> np.ndarray:
+        """The class of every sample [n], -1 where there is none or more than one."""
+        counts = np.diff(self.offsets)
+        label = np.full(len(counts), -1, dtype=np.int64)
+        label[counts == 1] = self.values[self.offsets[:-1][counts == 1]]
+        return label
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether some sample belongs to more than one class."""
+        return bool((np.diff(self.offsets) > 1).any())
+
+    @property
+    def presence(self) -> np.ndarray:
+        """Whether a sample belongs to a class, bool [n, C]."""
+        presence = np.zeros((len(self), len(self.classes)), dtype=bool)
+        presence[np.repeat(np.arange(len(self)), np.diff(self.offsets)), self.values] = True
+        return presence
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Whether a sample has any label, bool [n]."""
+        return np.diff(self.offsets) > 0
+
+    @property
+    def parts(self) -> np.ndarray:
+        """What every sample is used for [n]: ``train``, ``validation``, or its split's own name.
+
+        Where a dataset has no validation split, a tenth of every class's training samples is set aside: those whose
+        ids hash lowest, so that every stage sets the same ones aside.
+        """
+        parts = self.splits.astype(object)
+        given = np.isin(self.splits, VALIDATION_SPLITS)
+        parts[given] = "validation"
+        if not given.any():
+            train = np.flatnonzero(self.splits == "train")
+            parts[train[_lowest_tenth(self.ids[train], self.label[train])]] = "validation"
+        return parts.astype(str)
+
+    def require_classes(self, rows: np.ndarray, what: str) -> None:
+        """Raise `InputError` naming the classes that have no sample among `rows`."""
+        counts = self.presence[rows].sum(axis=0)
+        if (counts == 0).any():
+            names = ", ".join(self.classes[counts == 0][:10])
+            raise InputError(
+                f"{int((counts == 0).sum())} classes have no {what}",
+                f"without any: {names}",
+                "add samples, take a larger --limit in extract, or leave these classes out of the dataset",
+            )
+
+
+def _lowest_tenth(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return positions of the tenth of every class with the lowest hashes; a class of one keeps it."""
+    order = np.argsort([hashlib.sha256(text.encode()).hexdigest() for text in ids], kind="stable")
+    chosen = []
+    for label in np.unique(labels):
+        rows = order[labels[order] == label]
+        share = 0 if len(rows) < 2 else max(1, round(len(rows) * VALIDATION_SHARE))
+        chosen.append(rows[:share])
+    return np.sort(np.concatenate(chosen)) if chosen else np.array([], dtype=np.int64)
