@@ -1,0 +1,26 @@
+"""Reports: figures from arrays, and a page from plain data. Nothing here reads or writes a file."""
+
+from cmgl_cli.reports.attention_figures import attention_figure
+from cmgl_cli.reports.classification_figures import confusion_figure, reliability_figure
+from cmgl_cli.reports.curve_figures import convergence_figure, selection_figure, training_figure
+from cmgl_cli.reports.graph_figures import circle_figure, matrix_figure, node_order, prior_figure
+from cmgl_cli.reports.page import Figure, Section, Table, build_page
+from cmgl_cli.reports.style import png
+
+__all__ = [
+    "Figure",
+    "Section",
+    "Table",
+    "attention_figure",
+    "build_page",
+    "circle_figure",
+    "confusion_figure",
+    "convergence_figure",
+    "matrix_figure",
+    "node_order",
+    "png",
+    "prior_figure",
+    "reliability_figure",
+    "selection_figure",
+    "training_figure",
+]
