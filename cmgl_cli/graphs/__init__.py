@@ -1,0 +1,49 @@
+"""The statistics of CM-GLasso: normal scores, priors, joint estimation with certificates, selection.
+
+Arrays in, arrays out. See docs/graphs.md for the problem and the solvers.
+"""
+
+from cmgl_cli.graphs.covariance import Moments, class_covariances, correlation
+from cmgl_cli.graphs.joint import fit_joint
+from cmgl_cli.graphs.nonparanormal import Nonparanormal, shapiro_pass_rate
+from cmgl_cli.graphs.prior import (
+    PriorSummary,
+    attention_prior,
+    penalty_scale,
+    prior_midpoint,
+    prior_weights,
+    summarize_prior,
+)
+from cmgl_cli.graphs.result import JointResult
+from cmgl_cli.graphs.selection import (
+    Cell,
+    Grid,
+    Selection,
+    ebic,
+    ebic_per_class,
+    log_likelihood,
+    select_joint,
+)
+
+__all__ = [
+    "Cell",
+    "Grid",
+    "JointResult",
+    "Moments",
+    "Nonparanormal",
+    "PriorSummary",
+    "Selection",
+    "attention_prior",
+    "class_covariances",
+    "correlation",
+    "ebic",
+    "ebic_per_class",
+    "fit_joint",
+    "log_likelihood",
+    "penalty_scale",
+    "prior_midpoint",
+    "prior_weights",
+    "select_joint",
+    "shapiro_pass_rate",
+    "summarize_prior",
+]

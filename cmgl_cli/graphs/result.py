@@ -1,0 +1,84 @@
+"""What a joint fit returns."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cmgl_cli.errors import NotConvergedError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a solver's history: iteration, objective, dual objective, certified gap, CPU seconds of the process."""
+
+    iteration: int
+    objective: float
+    dual_objective: float
+    gap: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class JointResult:
+    """Solution of the joint graphical lasso (equation 10) and its certificate.
+
+    Attributes
+    ----------
+    precision : array [C, p, p]
+        Omega = Theta + S, positive definite.
+    common : array [p, p]
+        Theta; on an unpenalised diagonal the mean of the classes.
+    specific : array [C, p, p]
+        S.
+    objective, dual_objective : float
+        Primal value at ``precision``, dual value at the feasible point built from it; -inf when that is not in the
+        domain.
+    duality_gap : float
+        objective - dual_objective: a bound on the distance to the optimal value, computed from ``precision`` alone.
+    relative_gap : float
+        duality_gap / max(1, |objective|).
+    kkt_residual : float
+        Largest entry of Omega - prox(Omega - gradient), unit step.
+    n_iter : int
+        Iterations (ADMM) or sweeps and Newton steps (descent) of the slowest component.
+    converged : bool
+        relative_gap <= tol.
+    solver : str
+        The solver that ran.
+    edges : tuple of int, length C
+        Non-zero off-diagonal pairs of each class.
+    components : array [p] of int
+        Component of the screening graph each node lies in.
+    seconds : float
+        CPU seconds of the process spent in the fit.
+    history : tuple of Step
+        Certificates along the way (of the largest component).
+    tol : float
+        Tolerance asked for.
+    """
+
+    precision: Any
+    common: Any
+    specific: Any
+    objective: float
+    dual_objective: float
+    duality_gap: float
+    relative_gap: float
+    kkt_residual: float
+    n_iter: int
+    converged: bool
+    solver: str
+    edges: tuple[int, ...]
+    components: Any
+    seconds: float
+    history: tuple[Step, ...] = field(default=(), repr=False)
+    tol: float = 1e-6
+
+    def raise_not_converged(self) -> "JointResult":
+        """Return self, or raise `NotConvergedError` with the gap reached."""
+        if not self.converged:
+            raise NotConvergedError(
+                "the joint fit stopped before its tolerance",
+                f"relative gap {self.relative_gap:.3g} > {self.tol:.3g} after {self.n_iter} iterations of {self.solver}",
+                "raise max_iter, loosen tol, or use solver='admm'",
+            )
+        return self
