@@ -1,0 +1,289 @@
+"""Training of segmentation heads, one loop for our decoders and for the linear head, so that both are tuned alike.
+
+Pixel cross-entropy on logits upsampled to the masks' resolution, class weights by a power of the inverse frequency,
+optionally soft Dice; AdamW with a cosine schedule; the epoch that scores best on the validation part is kept.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cmgl_cli.errors import InputError
+from cmgl_cli.heads.decoders import upsample
+from cmgl_cli.heads.segmentation_metrics import IGNORE, SegmentationReport, SegmentationScores
+
+
+class SegmentationBatch(NamedTuple):
+    """Some images of one patch grid.
+
+    Attributes
+    ----------
+    inputs : tuple
+        What the head takes, in order.
+    masks : Tensor, int64, [B, H, W]
+    grid : tuple of int
+        (h, w) of the patch grid.
+    """
+
+    inputs: tuple
+    masks: Tensor
+    grid: tuple[int, int]
+
+
+Batches = Callable[[int], Iterable[SegmentationBatch]]
+"""Epoch number to its batches; the order is the caller's, from a seed of its own."""
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How a head is trained.
+
+    Attributes
+    ----------
+    epochs : int
+    learning_rate, weight_decay : float
+    balance : float
+        Class weights are frequency ** -balance: 0 none, 0.5 square root of the inverse, 1 inverse.
+    dice : float
+        Weight of the soft Dice loss beside the cross-entropy.
+    validate_every : int
+        Epochs between two looks at the validation part; the last epoch is always looked at.
+    """
+
+    epochs: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    balance: float = 0.5
+    dice: float = 0.0
+    validate_every: int = 10
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.validate_every < 1 or self.learning_rate <= 0:
+            raise InputError(
+                "epochs, validate_every and learning_rate must be positive", str(asdict(self)), "correct the settings"
+            )
+
+
+@dataclass
+class HeadHistory:
+    """Course of a training.
+
+    Attributes
+    ----------
+    loss : list of float
+        Mean training loss of each epoch.
+    score : dict of int to float
+        Validation score by epoch (from 1).
+    best_epoch : int
+        Epoch whose weights were kept.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    score: dict[int, float] = field(default_factory=dict)
+    best_epoch: int = 0
+
+    @property
+    def best_score(self) -> float:
+        """Validation score of the weights that were kept."""
+        return self.score[self.best_epoch]
+
+
+def pixel_counts(masks: Iterable[Tensor], n_classes: int, ignore_label: int = IGNORE) -> Tensor:
+    """Return the number of pixels of each class, float64 [C].
+
+    Raises
+    ------
+    InputError
+        If a mask holds a label outside 0..C-1 that is not the ignore label.
+    """
+    counts = torch.zeros(n_classes, dtype=torch.float64)
+    for mask in masks:
+        labels = mask[mask != ignore_label].long()
+        if labels.numel() and (labels.min() < 0 or labels.max() >= n_classes):
+            wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
+            raise InputError(
+                "a mask holds a label outside the classes", f"label {wrong} of {n_classes}", "check the masks"
+            )
+        counts += torch.bincount(labels.flatten(), minlength=n_classes)
+    return counts
+
+
+def class_weights(counts: Tensor, balance: float) -> Tensor:
+    """Return weights frequency ** -balance with mean 1 over the classes that occur, 0 for the others; float32 [C]."""
+    seen = counts > 0
+    weights = torch.where(seen, counts.clamp(min=1).pow(-balance), torch.zeros_like(counts))
+    return (weights / weights[seen].mean()).float() if bool(seen.any()) else torch.ones(len(counts))
+
+
+def pixel_loss(
+    logits: Tensor, masks: Tensor, weights: Tensor | None = None, *, dice: float = 0.0, ignore_label: int = IGNORE
+) -> Tensor:
+    """Return the weighted cross-entropy, plus `dice` times the soft Dice loss, over counted pixels.
+
+    Parameters
+    ----------
+    logits : Tensor, [B, C, H, W]
+    masks : Tensor, int64, [B, H, W]
+    weights : Tensor, [C], optional
+    dice : float
+        Soft Dice: 1 minus the mean, over the classes in the batch, of 2 |p y| / (|p| + |y|).
+    ignore_label : int
+
+    Returns
+    -------
+    Tensor
+        Scalar; 0 where no pixel counts.
+    """
+    if not bool((masks != ignore_label).any()):
+        return logits.sum() * 0
+    loss = functional.cross_entropy(logits, masks, weights, ignore_index=ignore_label)
+    if dice == 0:
+        return loss
+    valid = masks != ignore_label
+    truth = functional.one_hot(torch.where(valid, masks, 0), logits.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
+    proba = logits.softmax(1) * valid[:, None]
+    both, sizes = (proba * truth).sum((0, 2, 3)), (proba + truth).sum((0, 2, 3))
+    present = truth.sum((0, 2, 3)) > 0
+    return loss + dice * (1 - (2 * both / sizes.clamp(min=1e-8))[present].mean())
+
+
+def train_head(
+    head: nn.Module,
+    batches: Batches,
+    settings: HeadSettings,
+    *,
+    weights: Tensor | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
+    ignore_label: int = IGNORE,
+) -> HeadHistory:
+    """Train a head in place; where there is a validation score, its best epoch is kept.
+
+    Parameters
+    ----------
+    head : nn.Module
+        Maps a batch's inputs to patch logits [B, N_p, C].
+    batches : callable
+    settings : HeadSettings
+    weights : Tensor, [C], optional
+        Class weights, see `class_weights`.
+    validate : callable, optional
+        Maps the head to a score, the larger the better.
+    ignore_label : int
+
+    Raises
+    ------
+    InputError
+        If an epoch has no batch or the loss is not finite.
+    """
+    optimiser = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
+    history, best = HeadHistory(best_epoch=settings.epochs), None
+    for epoch in range(1, settings.epochs + 1):
+        head.train()
+        losses = [_step(head, batch, optimiser, weights, settings.dice, ignore_label) for batch in batches(epoch - 1)]
+        if not losses or not np.isfinite(losses).all():
+            raise InputError(
+                "training broke off",
+                f"epoch {epoch}: losses {losses[:3]}",
+                "lower the learning rate, check the features",
+            )
+        history.loss.append(float(np.mean(losses)))
+        schedule.step()
+        if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+            head.eval()
+            history.score[epoch] = validate(head)
+            if best is None or history.score[epoch] > history.score[history.best_epoch]:
+                best, history.best_epoch = deepcopy(head.state_dict()), epoch
+    if best is not None:
+        head.load_state_dict(best)
+    head.eval()
+    return history
+
+
+def tune_head(
+    build: Callable[[], nn.Module],
+    batches: Batches,
+    candidates: Sequence[HeadSettings],
+    counts: Tensor,
+    validate: Callable[[nn.Module], float],
+    *,
+    ignore_label: int = IGNORE,
+    seed: int = 0,
+) -> tuple[nn.Module, HeadSettings, list[tuple[HeadSettings, HeadHistory]]]:
+    """Train a head under each of several settings and return the one the validation part prefers.
+
+    Parameters
+    ----------
+    build : callable
+        Returns a fresh head; drawn under `seed` for each candidate.
+    batches, validate, ignore_label
+        As in `train_head`.
+    candidates : sequence of HeadSettings
+    counts : Tensor, [C]
+        Training pixels of each class.
+    seed : int
+
+    Returns
+    -------
+    head : nn.Module
+    settings : HeadSettings
+    trials : list of (HeadSettings, HeadHistory)
+        All candidates in order.
+
+    Raises
+    ------
+    InputError
+        If there is no candidate.
+    """
+    trials: list[tuple[HeadSettings, HeadHistory]] = []
+    winner: tuple[nn.Module, HeadSettings] | None = None
+    least = -np.inf
+    for settings in candidates:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = build()
+        weights = class_weights(counts, settings.balance)
+        history = train_head(head, batches, settings, weights=weights, validate=validate, ignore_label=ignore_label)
+        trials.append((settings, history))
+        if winner is None or history.best_score > least:
+            winner, least = (head, settings), history.best_score
+    if winner is None:
+        raise InputError("there is nothing to tune", "0 candidates", "pass at least one HeadSettings")
+    return winner[0], winner[1], trials
+
+
+@torch.no_grad()
+def score_head(
+    head: nn.Module, batches: Iterable[SegmentationBatch], n_classes: int, ignore_label: int = IGNORE
+) -> SegmentationReport:
+    """Return the scores of a head's label maps at the masks' resolution."""
+    scores = SegmentationScores(n_classes, ignore_label)
+    for inputs, masks, grid in batches:
+        labels = upsample(head(*inputs), grid, (masks.shape[1], masks.shape[2])).argmax(1)
+        for guess, truth in zip(labels.numpy(force=True), masks.numpy(force=True), strict=True):
+            scores.update(guess, truth)
+    return scores.report()
+
+
+def _step(
+    head: nn.Module,
+    batch: SegmentationBatch,
+    optimiser: torch.optim.Optimizer,
+    weights: Tensor | None,
+    dice: float,
+    ignore_label: int,
+) -> float:
+    """Take one step and return the loss."""
+    size = (batch.masks.shape[1], batch.masks.shape[2])
+    logits = upsample(head(*batch.inputs), batch.grid, size)
+    loss = pixel_loss(logits, batch.masks, weights, dice=dice, ignore_label=ignore_label)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return float(loss.detach())

@@ -1,0 +1,103 @@
+"""Decoders: (21) and (22) in the order they are printed, graph choices, and upsampling."""
+
+import pytest
+import torch
+
+from cmgl_cli.errors import InputError
+from cmgl_cli.heads.decoders import DecoderOptions, GraphDecoder, HybridHead, LinearHead, project, upsample
+from cmgl_cli.heads.message_passing import signed_graphs
+from tests.heads.problems import precisions
+
+
+def inputs(n_classes: int = 3, p: int = 6, d: int = 4, patches: int = 8):
+    torch.manual_seed(0)
+    graphs = signed_graphs(torch.tensor(precisions(n_classes, p), dtype=torch.float32))
+    return torch.randn(2, p, d), torch.rand(2, p, patches).softmax(-1), graphs
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_scoring_first_equals_projecting_first(bias: bool) -> None:
+    """X_seg = A^T H, then W_cls, class c on the H of its own graph."""
+    nodes, attention, graphs = inputs()
+    decoder = GraphDecoder(4, 3, DecoderOptions(bias=bias))
+    hidden = decoder.message(nodes, graphs)
+    expected = torch.stack([(attention.mT @ hidden[:, c]) @ decoder.classifier.weight[c] for c in range(3)], dim=-1)
+    if bias:
+        expected = expected + decoder.classifier.bias
+    torch.testing.assert_close(decoder(nodes, attention, graphs), expected)
+
+
+def test_one_graph_serves_all_classes() -> None:
+    nodes, attention, graphs = inputs()
+    decoder = GraphDecoder(4, 3)
+    common = type(graphs)(graphs.positive[:1], graphs.negative[:1])
+    repeated = type(graphs)(*(part[:1].expand(3, -1, -1) for part in graphs))
+    torch.testing.assert_close(decoder(nodes, attention, common), decoder(nodes, attention, repeated))
+
+
+def test_residual_lets_a_graph_without_edges_speak() -> None:
+    nodes, attention, _ = inputs()
+    none = signed_graphs(torch.eye(6)[None])
+    assert (GraphDecoder(4, 3)(nodes, attention, none) == 0).all()
+    decoder = GraphDecoder(4, 3, DecoderOptions(residual=True))
+    expected = attention.mT @ nodes @ decoder.classifier.weight.T
+    torch.testing.assert_close(decoder(nodes, attention, none), expected)
+
+
+def test_normalised_projection_is_a_mean_over_nodes() -> None:
+    _, attention, _ = inputs()
+    ones = torch.ones(2, 6, 3)
+    torch.testing.assert_close(project(ones, attention, normalise=True), torch.ones(2, 8, 3))
+    torch.testing.assert_close(project(ones, attention)[..., 0], attention.sum(1))
+    half = attention.half()
+    assert torch.isfinite(project(ones, half * 0, normalise=True)).all()
+
+
+def test_linear_head_standardises_and_survives_a_constant_feature() -> None:
+    torch.manual_seed(0)
+    patches = torch.randn(2, 5, 3) * 7 + 4
+    patches[..., 1] = 4
+    flat = patches.reshape(-1, 3)
+    head = LinearHead(3, 2, flat.mean(0), flat.std(0, correction=0))
+    scaled = (patches - flat.mean(0)) / torch.tensor([flat[:, 0].std(correction=0), 1.0, flat[:, 2].std(correction=0)])
+    expected = scaled @ head.classifier.weight.T + head.classifier.bias
+    torch.testing.assert_close(head(patches.half()), expected, atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(head(patches), expected)
+
+
+def test_hybrid_is_the_sum_of_its_parts_and_ignores_shifts_of_log_likelihoods() -> None:
+    nodes, attention, graphs = inputs()
+    patches, generative = torch.randn(2, 8, 5), torch.randn(2, 8, 3)
+    linear, decoder = LinearHead(5, 3), GraphDecoder(4, 3)
+    hybrid = HybridHead(linear, decoder, start=0.3)
+    shifted = generative + torch.randn(2, 8, 1) * 100
+    centred = generative - generative.mean(-1, keepdim=True)
+    expected = linear(patches) + 0.3 * centred + decoder(nodes, attention, graphs)
+    torch.testing.assert_close(hybrid(patches, shifted, nodes, attention, graphs), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(HybridHead(linear, start=0.0)(patches, generative), linear(patches))
+    with pytest.raises(InputError, match="None"):
+        hybrid(patches, generative, nodes)
+
+
+def test_upsampling_keeps_rows_and_columns_apart() -> None:
+    logits = torch.zeros(1, 6, 2)
+    logits[0, 4, 1] = 1.0  # row 1, column 1 of a 2 x 3 grid
+    pixels = upsample(logits, (2, 3), (4, 6))
+    assert pixels.shape == (1, 2, 4, 6)
+    assert pixels[0, 1].flatten().argmax().item() // 6 >= 2
+    assert set(torch.nonzero(pixels[0, 1] == pixels[0, 1].max())[:, 1].tolist()) == {2, 3}
+    torch.testing.assert_close(upsample(logits, (2, 3), (2, 3))[0, 1].flatten(), logits[0, :, 1])
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: upsample(torch.zeros(1, 6, 2), (2, 2), (4, 4)), "(2, 2) for 6"),
+        (lambda: project(torch.zeros(1, 3, 2), torch.zeros(1, 4, 8)), "do not fit"),
+        (lambda: GraphDecoder(4, 5)(*inputs()), "3 graphs for 5 classes"),
+    ],
+)
+def test_refuses_bad_input_and_names_it(call, named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert named in str(caught.value)
