@@ -178,9 +178,12 @@ class FileDataset(Dataset):
         image_path, mask_path = self.path(sample), self._mask_paths.get(sample.id)
         if mask_path is None:
             return None
-        values = load_mask(mask_path, self.mask_values.colours)
+        return align_mask(self._decode_mask(mask_path, sample), image_path, mask_path)
+
+    def _decode_mask(self, path: Path, sample: Sample) -> np.ndarray:
+        """Read a mask file as indices of ``mask_classes``, as it is stored."""
+        values = load_mask(path, self.mask_values.colours, grey=self.mask_values.threshold is not None)
         try:
-            mask = self.mask_values.decode(values)
+            return self.mask_values.decode(values)
         except InputError as error:
-            raise InputError(error.what, f"{mask_path}: {error.where}", error.fix) from error
-        return align_mask(mask, image_path, mask_path)
+            raise InputError(error.what, f"{path}: {error.where}", error.fix) from error

@@ -85,6 +85,8 @@ class FolderDataset(FileDataset):
     def _describe_masks(self, about: dict[str, Any]) -> None:
         names, ignored = list(about["classes"]), about.get("ignore_index")
         binary = bool(about.get("binary"))
+        if ignored == 0 and (binary or about.get("background")):
+            raise _bad_description(self.home / "classes.json", "value 0 cannot be both background and ignored")
         self.mask_offset = int(binary or bool(about.get("background")))
         stored = list(range(len(names) + self.mask_offset))
         if ignored is not None and self.mask_offset <= ignored < len(stored):

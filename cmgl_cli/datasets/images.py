@@ -93,15 +93,17 @@ def load_image(path: Path) -> Image.Image:
     return _decoded(path, to_rgb)
 
 
-def load_mask(path: Path, colours: np.ndarray | None = None) -> np.ndarray:
+def load_mask(path: Path, colours: np.ndarray | None = None, *, grey: bool = False) -> np.ndarray:
     """Decode a mask file to its stored values: palette indices or grey levels, in stored orientation.
 
     Parameters
     ----------
     path : Path
-        A palette or grey image, or an RGB one whose colours are all among ``colours``.
+        A palette or grey image, or an RGB one whose colours are all among ``colours`` (all grey, without).
     colours : ndarray of uint8, shape [values, 3], optional
         The colour of each mask value, used for RGB masks.
+    grey : bool
+        Take any colours as shades of grey: for masks that are compared with a threshold.
 
     Returns
     -------
@@ -121,12 +123,16 @@ def load_mask(path: Path, colours: np.ndarray | None = None) -> np.ndarray:
             return np.array(image)
         if image.mode.startswith("I"):
             return np.asarray(image).astype(np.int32)
+        if grey:
+            return np.array(image.convert("L"))
         return _colours_to_values(np.asarray(image.convert("RGB")), colours)
 
     return _decoded(path, values)
 
 
 def _colours_to_values(rgb: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
+    if colours is None and (rgb == rgb[..., :1]).all():
+        return rgb[..., 0].copy()
     if colours is None:
         raise InputError(
             "A mask is an RGB image where class values are expected",

@@ -69,7 +69,7 @@ class NpzDataset(ArrayDataset):
 
     def _named_classes(self, ignored: int | None) -> tuple[str, ...]:
         truth = self._arrays("labels") + [masks[masks != ignored] for masks in self._arrays("masks")]
-        highest = max((int(values.max(initial=-1)) for values in truth), default=-1)
+        highest = max((int(values.max()) for values in truth if values.size), default=-1)
         named = self._file.get("classes")
         classes = [str(i) for i in range(highest + 1)] if named is None else [str(name) for name in named]
         if highest >= len(classes) or any(values.min(initial=0) < 0 for values in truth):
@@ -128,9 +128,10 @@ class NpzDataset(ArrayDataset):
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an .npz file")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not an .npz file")
+        with file:
             return {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         reason = "it holds Python objects, which can run code when read" if "pickle" in str(error) else error

@@ -34,7 +34,7 @@ class DatasetSpec:
     published : str
         Folder the published archive unpacks to, relative to where it is unpacked.
     expects : tuple of str
-        Files and folders that must exist below that folder; ``a|b`` where either will do.
+        Files and folders (or patterns) that must exist below that folder; ``a|b`` where either will do.
     layout : str
         The tree expected, for people.
     """
@@ -70,13 +70,15 @@ class DatasetSpec:
 
     def missing(self, home: Path) -> tuple[str, ...]:
         """Return what the layout expects below ``home`` and is not there."""
-        return tuple(
-            entry for entry in self.expects if not any((home / option).exists() for option in entry.split("|"))
-        )
+        return tuple(entry for entry in self.expects if not any(_exists(home, option) for option in entry.split("|")))
 
     def locate(self, root: Path) -> Path | None:
         """Return the folder that holds the dataset, or None."""
         return next((home for home in self.candidates(root) if home.is_dir() and not self.missing(home)), None)
+
+
+def _exists(home: Path, pattern: str) -> bool:
+    return next(home.glob(pattern), None) is not None
 
 
 @dataclass(frozen=True)
