@@ -21,7 +21,7 @@ from cmgl_cli.nodes.proxies import Proxy, ProxyBatch
 from cmgl_cli.nodes.reader import Batch, BlockShuffledReader
 
 CURVES = ("learning_rate", "train_loss", "validation_loss", "validation_score")
-STANDARDISATION_SAMPLES = 4096
+STANDARDISATION_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def train_proxy(
 ) -> TrainingResult:
     """Train probes and head on the proxy task; the arguments are left as they are.
 
-    The patches are standardised with the statistics of the first 4,096 training samples of epoch 0.
+    The patches are standardised with the statistics of the first 1,024 training samples of epoch 0.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ class _Run:
         for i, batch in enumerate(self.data.train.epoch(epoch)):
             self._set_rate(epoch * len(self.data.train) + i)
             tensors = self.data.tensors(batch, self.device)
-            loss = self.task.loss(self.task.logits(self.distiller, tensors), tensors)
+            loss, _ = self.task.evaluate(self.distiller, tensors)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise InputError(
@@ -298,8 +298,8 @@ class _Run:
         total, n, meter = 0.0, 0, self.task.meter()
         for batch in self.data.validation.epoch():
             tensors = self.data.tensors(batch, self.device)
-            logits = self.task.logits(self.distiller, tensors)
-            total += float(self.task.loss(logits, tensors)) * len(batch.indices)
+            loss, logits = self.task.evaluate(self.distiller, tensors)
+            total += float(loss) * len(batch.indices)
             n += len(batch.indices)
             meter.update(logits, tensors.targets)
         self.curves["validation_loss"].append(total / n)
