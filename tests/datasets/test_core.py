@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmgl_cli.datasets import MaskValues, Sample, open_dataset, subset
+from cmgl_cli.datasets import DATASETS, MaskValues, Sample, open_dataset, subset
 from cmgl_cli.datasets.files import checked_name, list_files
 from cmgl_cli.datasets.json_stream import stream_items
 from cmgl_cli.datasets.splits import assign_splits, proportional
@@ -388,3 +389,11 @@ def test_listing_is_sorted_and_skips_what_is_hidden(tmp_path):
     assert list_files(tmp_path) == {"a.PNG": 1, "b.jpg": 1, "deep/c.gif": 1}
     with pytest.raises(InputError, match="cannot be listed"):
         list_files(tmp_path / "none")
+
+
+def test_the_documentation_has_every_dataset_and_layout():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "datasets.md").read_text()
+    for spec in DATASETS.values():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{spec.name}` |"))
+        assert spec.title in row and spec.page in row
+        assert spec.layout in text
