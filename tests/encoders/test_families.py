@@ -122,7 +122,7 @@ def test_naflex_takes_max_num_patches_and_the_others_refuse_it(checkpoint, image
 
 
 def test_naflex_agrees_with_fixed_resolution(checkpoint, tmp_path):
-    """The same weights as a fixed and as a NaFlex tower: a square image gives the same tokens (patch kernel permuted)."""
+    """The same weights, patch kernel permuted, as a fixed and as a NaFlex tower give a square image the same tokens."""
     source, _ = checkpoint("siglip")
     weights = load_file(source / "model.safetensors")
     vision = {key: value for key, value in weights.items() if key.startswith("vision_model.")}
