@@ -32,12 +32,12 @@ def attention_figure(
         figure = new_figure(1.75 * (len(nodes) + 1) + 0.5, 1.85 * len(pictures) + 0.8)
         grid = figure.subplots(len(pictures), len(nodes) + 1, squeeze=False)
         for line, (label, picture, maps) in zip(grid, pictures, strict=True):
-            colour = _rgb_picture(picture)
+            colour = rgb_picture(picture)
             line[0].imshow(colour)
             image_axes(line[0])
             line[0].set_ylabel(label, fontweight="bold")
             for axes, node in zip(line[1:], nodes, strict=True):
-                _overlay(axes, colour, np.asarray(maps[node], dtype=float))
+                overlay(axes, colour, np.asarray(maps[node], dtype=float))
         for axes, node in zip(grid[0, 1:], nodes, strict=True):
             axes.set_title(f"node {node}", fontsize=9.5, loc="center")
         grid[0, 0].set_title("input", fontsize=9.5, loc="center")
@@ -45,14 +45,14 @@ def attention_figure(
     return figure
 
 
-def _rgb_picture(picture: NDArray) -> NDArray:
+def rgb_picture(picture: NDArray) -> NDArray:
     """Return a picture as float RGB in 0..1."""
     array = np.asarray(picture)
     scaled = array / 255 if array.dtype == np.uint8 else array.astype(float)
     return np.repeat(scaled[:, :, None], 3, axis=2) if scaled.ndim == 2 else scaled
 
 
-def _overlay(axes: Axes, colour: NDArray, attention: NDArray) -> None:
+def overlay(axes: Axes, colour: NDArray, attention: NDArray) -> None:
     """Draw the picture in pale grey and the attention over it, opaque where it is strong."""
     grey = colour.mean(2)
     axes.imshow(0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
