@@ -15,6 +15,7 @@ RNG = np.random.default_rng(0)
 
 def texts(figure) -> str:
     """All text a figure shows."""
+    figure.set_dpi(40)
     figure.canvas.draw()
     return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 

@@ -11,6 +11,7 @@ PICTURE = RNG.integers(0, 255, (12, 18, 3), dtype=np.uint8)
 
 
 def texts(figure) -> str:
+    figure.set_dpi(40)
     figure.canvas.draw()
     return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
