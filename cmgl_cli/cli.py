@@ -13,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from cmgl_cli import __version__
+from cmgl_cli.commands import Request, run_stage
 from cmgl_cli.config import STAGE_CONFIGS, build_run
 from cmgl_cli.console import Console
-from cmgl_cli.errors import EXIT_INTERRUPTED, CmglError, OutputError, UsageError
-from cmgl_cli.pipeline import STEPS, Job, execute, make_job, run_all, status, steps_of, summarize
+from cmgl_cli.errors import EXIT_INTERRUPTED, OutputError, UsageError
+from cmgl_cli.pipeline import STEPS, Job, run_all, status, summarize
 
 app = typer.Typer(
     name="cmgl",
@@ -99,7 +100,11 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
     def command(**typed: Any) -> None:
         console = Console(typed["quiet"], typed["as_json"], typed["debug"])
-        _guarded(console, lambda: _run_stage(stage, typed, settings, [*roles], [*extra], console))
+        settled = {key: typed[key] for key in (*settings, "dataset", "root", "name", "artifacts")}
+        paths = {key: typed[key] for key in (*roles, "output")}
+        request = Request(stage, typed["config"], settled, paths, {key: typed[key] for key in extra})
+        control = {key: typed[key] for key in ("force", "dry_run", "verify")}
+        _guarded(console, lambda: run_stage(request, console, **control))
 
     parameters: dict[str, tuple[Any, Any, Any]] = {**COMMON}
     for role, item in roles.items():
@@ -149,60 +154,6 @@ def _with_signature(command: Callable[..., None], parameters: dict[str, tuple[An
     return command
 
 
-def _run_stage(
-    stage: str, typed: dict[str, Any], settings: list[str], roles: list[str], extra: list[str], console: Console
-) -> None:
-    flags = {key: typed[key] for key in (*settings, "dataset", "root", "name", "artifacts")}
-    if stage == "extract":
-        _imply_modality(typed, flags)
-    run = build_run(typed["config"], flags, stage)
-    steps = steps_of(run, stage)
-    if stage == "extract" and typed["modality"] is None and not _have_renders(steps, run, console):
-        steps = steps[:1]
-    if typed["output"] is not None and len(steps) > 1:
-        raise UsageError(
-            f"--output names one file, but {stage} would write {len(steps)}",
-            ", ".join(step.output for step in steps),
-            f"say which: {'--modality' if stage == 'extract' else '--observations'} {steps[0].variant}",
-        )
-    options = types.MappingProxyType({key: typed[key] for key in extra})
-    for step in steps:
-        paths = {
-            key: typed[key] for key in (*roles, "output") if key == "output" or key in {i.role for i in step.inputs}
-        }
-        job = make_job(
-            step,
-            run,
-            console,
-            paths,
-            options=options,
-            force=typed["force"],
-            dry_run=typed["dry_run"],
-            verify=typed["verify"],
-        )
-        execute(job)
-        if not job.dry_run and job.output.exists():
-            summarize(job)
-
-
-def _imply_modality(typed: dict[str, Any], flags: dict[str, Any]) -> None:
-    if typed["images"] is not None and typed["renders"] is not None:
-        raise UsageError("--images and --renders exclude each other", "cmgl extract", "run it twice, once with each")
-    if typed["images"] is not None:
-        flags["modality"] = typed["modality"] = "image"
-        flags["name"] = flags["name"] or flags["dataset"] or typed["images"].resolve().name
-    elif typed["renders"] is not None and flags["modality"] is None:
-        flags["modality"] = typed["modality"] = "text"
-        flags["name"] = flags["name"] or flags["dataset"] or typed["renders"].resolve().parent.name
-
-
-def _have_renders(steps: list, run: Any, console: Console) -> bool:
-    if len(steps) < 2 or (run.folder / "renders.h5").exists():
-        return True
-    console.info("extract (text): no rendered texts yet; cmgl render-text makes them")
-    return False
-
-
 for _stage in STAGE_CONFIGS:
     app.command(_stage)(_stage_command(_stage))
 
@@ -220,7 +171,7 @@ Root = Annotated[Path | None, typer.Option(help="Folder the datasets lie in. Def
 
 
 @app.command("run")
-def run_command(
+def run_command(  # noqa: PLR0913 (one parameter a flag)
     config: Config,
     artifacts: Artifacts = None,
     root: Root = None,
@@ -344,10 +295,10 @@ def demo_command(
 
 
 def _finish_run(job: Job) -> None:
-    from cmgl_cli.reports.summary import write_report
+    from cmgl_cli.reports.experiment import write_report
 
     summarize(job)
-    html, markdown = write_report(job.output.parent)
+    html, markdown = write_report(job.run)
     job.console.fields("report", {"page": html.resolve(), "text": markdown.resolve()})
 
 
@@ -374,6 +325,3 @@ def callback(
 def main() -> None:
     """Run the command line; the entry point of the `cmgl` script."""
     app()
-
-
-__all__ = ["CmglError", "app", "main"]

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -71,12 +71,14 @@ class RenderTextConfig:
         "Texts: YAML or JSON (class: [texts]) or CSV (class,text). Default: the dataset's own, else templates."
     )
     templates: tuple[str, ...] = option(
-        (), "Sentences with {name} for classes without texts. Default: eight built-in ones."
+        (), "Sentences with {name} for classes without texts. Default: five built-in ones."
     )
+    per_class: int = option(60, "At most so many captions a class, where a dataset has captions.", least=1)
     font: Path | None = _path("A TrueType font. Default: DejaVu Sans.")
     size: int = option(224, "Width and height of a page in pixels.", least=32, most=2048)
     min_px: int = option(10, "Smallest font size in pixels; longer texts go on to further pages.", least=4, most=512)
     max_px: int = option(64, "Largest font size in pixels.", least=4, most=512)
+    seed: int = _seed()
     preview: Path | None = _path("Also write a contact sheet of the first pages to this PNG.")
 
 
@@ -94,9 +96,9 @@ class ExtractConfig:
     dtype: str = option(
         "auto", "Number type the encoder computes in.", choices=("auto", "float32", "bfloat16", "float16")
     )
-    precision: str = option(
-        "auto", "Precision of float32 matrix products.", choices=("auto", "highest", "high", "medium")
-    )
+    precision: str = option("highest", "Precision of float32 matrix products.", choices=("highest", "high", "medium"))
+    attention: str = option("sdpa", "Implementation of the encoder's attention.", choices=("sdpa", "eager"))
+    max_patches: int | None = option(None, "Most patches of an image, for NaFlex encoders.", least=1)
     store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
     batch_size: str = option("auto", "Images a batch; auto halves it when memory runs out.", results=False)
     workers: int = option(2, "Threads that decode images while the encoder computes.", least=1, most=256, results=False)
@@ -111,10 +113,10 @@ class DistillConfig:
 
     nodes: int = option(32, "Number of graph nodes p.", least=2, most=1024)
     key_width: int = option(64, "Attention width d_k.", least=1, most=4096)
-    wout: str = option(
+    wout: Literal["per_node", "shared"] = option(
         "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
     )
-    epochs: int = option(60, "Passes over the training part, at most.", least=0)
+    epochs: int = option(60, "Passes over the training part, at most.", least=1)
     patience: int = option(10, "Stop after so many epochs without a better validation loss.", least=1)
     batch_size: int = option(64, "Images a training step.", least=1)
     learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", least=0.0)
@@ -154,7 +156,7 @@ class FitGraphsConfig:
     scope: str = option(
         "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
     )
-    k: str = option("auto", "Sharpness of the prior: auto (eBIC over 0..k_max) or a number.")
+    k: str = option("auto", "Sharpness of the prior: auto (eBIC over 0..k_max), a number, or several to try.")
     k_max: int = option(50, "Largest sharpness tried.", least=0, most=500)
     k_shared: bool = option(False, "One sharpness for all classes instead of one a class.")
     midpoint: str = option(
@@ -364,7 +366,7 @@ def _convert(value: Any, hint: Any, key: str, where: str, rules: Mapping[str, An
     if typing.get_origin(kind) is tuple:
         items = value if isinstance(value, list | tuple) else [part.strip() for part in str(value).split(",")]
         return tuple(_convert(item, typing.get_args(kind)[0], key, where, rules) for item in items)
-    converted = _CONVERTERS[kind](value, key, where)
+    converted = _CONVERTERS.get(kind, _to_text)(value, key, where)
     _check_bounds(converted, key, where, rules)
     return converted
 

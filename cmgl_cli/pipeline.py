@@ -194,8 +194,8 @@ def execute(job: Job) -> bool:
     InputError, StaleError
         An input is missing, invalid, or was made from other inputs than the ones beside it.
     """
-    module = importlib.import_module(job.step.module)
     headers = _read_inputs(job)
+    module = importlib.import_module(job.step.module)
     prepared: Prepared = module.prepare(job)
     identity = _identity(job, headers, prepared.digests)
     reasons = _reasons(job.output, identity)

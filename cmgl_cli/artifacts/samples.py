@@ -80,6 +80,32 @@ class SampleTable:
         named = {prefix + name: values for name, values in arrays.items()}
         return named if group else {**named, "classes": self.classes}
 
+    def slice(self, start: int, stop: int) -> "SampleTable":
+        """Return rows `start` to `stop`."""
+        low, high = self.offsets[start], self.offsets[stop]
+        return SampleTable(
+            self.ids[start:stop],
+            self.splits[start:stop],
+            self.values[low:high],
+            self.offsets[start : stop + 1] - low,
+            self.items[start:stop],
+            self.classes,
+        )
+
+    @staticmethod
+    def concatenate(tables: "Sequence[SampleTable]") -> "SampleTable":
+        """Return the rows of all tables, one after the other."""
+        shifts = np.concatenate([[0], np.cumsum([len(table.values) for table in tables])])
+        offsets = [table.offsets[1:] + shift for table, shift in zip(tables, shifts, strict=False)]
+        return SampleTable(
+            np.concatenate([table.ids for table in tables]),
+            np.concatenate([table.splits for table in tables]),
+            np.concatenate([table.values for table in tables]),
+            np.concatenate([np.zeros(1, dtype=np.int64), *offsets]),
+            np.concatenate([table.items for table in tables]),
+            tables[0].classes,
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
 

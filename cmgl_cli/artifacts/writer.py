@@ -140,8 +140,8 @@ class ArtifactWriter:
                 dataset = self._file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
             else:
                 packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
-                chunks = {"chunks": _chunks(array.shape, array.dtype), **PACKED}
-                dataset = self._file.create_dataset(name, data=array, **(chunks if packed else {}))
+                layout = {"chunks": _chunks(array.shape, array.dtype), **PACKED} if packed else {}
+                dataset = self._file.create_dataset(name, data=array, **layout)
             self._describe(name, dataset)
 
     def write_group(self, name: str, arrays: Mapping[str, Any]) -> None:
@@ -410,3 +410,26 @@ def _provenance(started: float) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {"cmgl": __version__, "python": platform.python_version(), **versions},
     }
+
+
+def publish_file(path: Path, write: Callable[[Any], None]) -> None:
+    """Write a side product (a figure, a page) beside its target and rename it onto it.
+
+    Parameters
+    ----------
+    path : Path
+        The final name.
+    write : callable
+        Called with a binary file open for writing.
+    """
+    fresh = path.with_name(path.name + ".partial")
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(fresh, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Reports: figures from arrays, and a page from plain data. Nothing here reads or writes a file."""
+"""Reports: figures from arrays, a page from plain data, and the report of an experiment from its artifacts."""
 
 from cmgl_cli.reports.attention_figures import attention_figure
 from cmgl_cli.reports.classification_figures import confusion_figure, reliability_figure

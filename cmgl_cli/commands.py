@@ -1,0 +1,101 @@
+"""From what was typed to the steps that run: implied settings, outputs, shards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cmgl_cli.config import RunConfig, build_run
+from cmgl_cli.console import Console
+from cmgl_cli.errors import UsageError
+from cmgl_cli.pipeline import Step, execute, make_job, steps_of, summarize
+from cmgl_cli.sharding import Shard, requested_shard, shard_path
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed after a stage's name; None where nothing was.
+
+    Attributes
+    ----------
+    stage : str
+    config : Path or None
+        YAML file.
+    settings : mapping
+        The stage's settings, and dataset, root, name, artifacts.
+    paths : mapping
+        Input roles and ``output``.
+    options : mapping
+        Flags that only this stage has.
+    """
+
+    stage: str
+    config: Path | None
+    settings: Mapping[str, Any]
+    paths: Mapping[str, Path | None]
+    options: Mapping[str, Any]
+
+
+def run_stage(
+    request: Request, console: Console, *, force: bool = False, dry_run: bool = False, verify: bool = False
+) -> None:
+    """Run one stage in all variants that the settings ask for, and say what came out."""
+    request = _with_implied(request) if request.stage == "extract" else request
+    run = build_run(request.config, request.settings, request.stage)
+    shard = _shard(request)
+    for step in _steps(request, run, shard, console):
+        own = {item.role for item in step.inputs} | {"output"}
+        paths = {key: path for key, path in request.paths.items() if key in own and path is not None}
+        options = MappingProxyType(dict(request.options))
+        job = make_job(step, run, console, paths, options=options, force=force, dry_run=dry_run, verify=verify)
+        if step.variant == "image":
+            job = replace(job, output=shard_path(job.output, shard))
+        execute(job)
+        if not dry_run and job.output.exists():
+            summarize(job)
+    if shard.count > 1:
+        console.info(
+            f"shard {shard.index} of {shard.count}: when all are done, run the same command with --merge in its place"
+        )
+
+
+def _with_implied(request: Request) -> Request:
+    """Let --images and --renders choose what is encoded, and name the experiment after them."""
+    images, renders = request.options["images"], request.paths["renders"]
+    if images is not None and renders is not None:
+        raise UsageError("--images and --renders exclude each other", "cmgl extract", "run it twice, once with each")
+    settings = dict(request.settings)
+    if images is not None:
+        settings["modality"], fallback = "image", images.resolve().name
+    elif renders is not None:
+        settings["modality"], fallback = settings["modality"] or "text", renders.resolve().parent.name
+    else:
+        return request
+    settings["name"] = settings["name"] or settings["dataset"] or fallback
+    return replace(request, settings=settings)
+
+
+def _shard(request: Request) -> Shard:
+    """Return which part of the images this process encodes; only `extract` is ever split."""
+    if request.stage != "extract" or request.options["merge"]:
+        return Shard(0, 1)
+    return requested_shard(request.options["shard"])
+
+
+def _steps(request: Request, run: RunConfig, shard: Shard, console: Console) -> list[Step]:
+    steps = steps_of(run, request.stage)
+    if request.stage == "extract":
+        # rendered texts are few: the first process encodes them all, and there is nothing to join
+        if request.options["merge"] or shard.index > 0:
+            steps = [step for step in steps if step.variant == "image"]
+        elif request.settings["modality"] is None and not (run.folder / "renders.h5").exists():
+            console.info("extract (text): no rendered texts yet; cmgl render-text makes them")
+            steps = [step for step in steps if step.variant == "image"]
+    if request.paths["output"] is not None and len(steps) > 1:
+        raise UsageError(
+            f"--output names one file, but {request.stage} would write {len(steps)}",
+            ", ".join(step.output for step in steps),
+            f"say which: {'--modality' if request.stage == 'extract' else '--observations'} {steps[0].variant}",
+        )
+    return steps

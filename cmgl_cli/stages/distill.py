@@ -1,0 +1,188 @@
+"""``cmgl distill``: patch tokens in, semantic nodes of every sample out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable
+from cmgl_cli.config import DistillConfig
+from cmgl_cli.encoders.compute import choose_device
+from cmgl_cli.errors import InputError
+from cmgl_cli.nodes.distillation import Distiller, distill_batch
+from cmgl_cli.nodes.padding import PatchValidity
+from cmgl_cli.nodes.proxies import ImageProxy
+from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
+from cmgl_cli.nodes.training import ProxyData, TrainingResult, TrainingSettings, train_proxy
+from cmgl_cli.pipeline import Job, Prepared
+
+BLOCK_ROWS = 64
+GIB = 2**30
+
+
+def prepare(job: Job) -> Prepared:
+    """Nothing beside artifacts is read."""
+    return Prepared()
+
+
+def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+    """Train the probes on the proxy task, freeze them, and apply them to every sample of every modality."""
+    _require_same_encoder(inputs)
+    modalities = {"image": inputs["features"]}
+    if "text_features" in inputs:
+        modalities["text"] = inputs["text_features"]
+    tables = {name: SampleTable.read(artifact) for name, artifact in modalities.items()}
+    blocks = out.declare_blocks(*(_spec(name, modalities[name], job.config, tables["image"]) for name in modalities))
+    result = _train(job, modalities["image"], tables["image"], out)
+    with job.console.progress("distill", sum(map(len, tables.values())), "samples") as ticker:
+        for (name, artifact), rows in zip(modalities.items(), blocks, strict=True):
+            _apply(name, artifact, result, rows, job.config.keep_nodes, ticker)
+    for name, artifact in modalities.items():
+        for key, values in tables[name].to_arrays(name).items():
+            out.write(key, values)
+        out.write(f"{name}/grid", artifact["grid"])
+        out.write(f"{name}/valid", artifact["valid"])
+    out.write("classes", tables["image"].classes)
+    out.write_group("weights", result.distiller.to_arrays())
+    out.write_group(
+        "weights", {f"proxy/{key}": value.cpu().numpy() for key, value in result.proxy.state_dict().items()}
+    )
+    history = result.history
+    for name in ("learning_rate", "train_loss", "validation_loss", "validation_score"):
+        out.write(f"history/{name}", getattr(history, name))
+    out.write("history/best_epoch", np.array(history.best_epoch))
+
+
+def _require_same_encoder(inputs: Mapping[str, Artifact]) -> None:
+    if "text_features" not in inputs:
+        return
+    images, texts = inputs["features"], inputs["text_features"]
+    if images.identity.digests["weights"] != texts.identity.digests["weights"]:
+        raise InputError(
+            "images and texts were encoded by different encoders",
+            f"{images.path}: {images.config['encoder']}; {texts.path}: {texts.config['encoder']}",
+            "encode both again with one --encoder",
+        )
+    if images["classes"].tolist() != texts["classes"].tolist():
+        raise InputError(
+            "images and texts have different classes",
+            f"{images.path}: {', '.join(images['classes'][:5])}...; {texts.path}: {', '.join(texts['classes'][:5])}...",
+            "render the texts again with the same --dataset, then extract them",
+        )
+
+
+def _spec(name: str, features: Artifact, config: DistillConfig, images: SampleTable) -> BlockSpec:
+    rows, patches, width = features.stream("features").shape
+    fields: dict[str, tuple[tuple[int, ...], Any]] = {
+        f"{name}/z": ((config.nodes,), np.float32),
+        f"{name}/attention": ((config.nodes, patches), np.float16),
+        f"{name}/pooled": ((width,), np.float32),
+        f"{name}/proxy": ((len(images.classes),), np.float32),
+    }
+    if config.keep_nodes:
+        fields[f"{name}/nodes"] = ((config.nodes, config.key_width), np.float16)
+    return BlockSpec(rows, BLOCK_ROWS, fields)
+
+
+def _train(job: Job, features: Artifact, table: SampleTable, out: ArtifactWriter) -> TrainingResult:
+    config: DistillConfig = job.config
+    device = choose_device(config.device)
+    valid = features["valid"]
+    usable = valid & table.labelled
+    train = np.flatnonzero(usable & (table.parts == "train"))
+    validation = np.flatnonzero(usable & (table.parts == "validation"))
+    if len(train) == 0 or len(validation) == 0:
+        raise InputError(
+            "there are no labelled training and validation images to learn the nodes from",
+            f"{features.path}: {len(train)} for training, {len(validation)} for validation",
+            "encode a dataset with labels and a split called train",
+        )
+    table.require_classes(train, "training image")
+    width, classes = features.stream("features").shape[2], len(table.classes)
+    distiller = Distiller(width, config.nodes, config.key_width, wout=config.wout, seed=config.seed).to(device)
+    torch.manual_seed(config.seed)
+    proxy = ImageProxy(classes, config.nodes, multi_label=table.multi_label).to(device)
+    labels = table.presence if table.multi_label else table.label
+    data = ProxyData(_reader(features, train, config), _reader(features, validation, config, shuffle=False), labels)
+    settings = TrainingSettings(
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        patience=config.patience,
+    )
+    resume = out.load_checkpoint()
+    if resume is not None:
+        job.console.info("distill: going on from the last finished epoch")
+    with job.console.progress("distill: training", config.epochs, "epochs") as ticker:
+
+        def keep(checkpoint: dict[str, np.ndarray]) -> None:
+            out.save_checkpoint(checkpoint)
+            ticker.advance()
+
+        return train_proxy(distiller, proxy, data, settings, resume=resume, on_epoch=keep)
+
+
+def _reader(features: Artifact, rows: np.ndarray, config: DistillConfig, shuffle: bool = True) -> BlockShuffledReader:
+    source = features.stream("features")
+    aligned = PatchValidity(features["grid"], source.shape[1])
+    return BlockShuffledReader(
+        source,
+        rows,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        shuffle=shuffle,
+        aligned={"valid": aligned} if aligned.any_padding else None,
+        plan=ReaderPlan(memory_bytes=int(config.memory * GIB)),
+    )
+
+
+def _apply(
+    name: str, features: Artifact, result: TrainingResult, rows: BlockSet, keep_nodes: bool, ticker: Any
+) -> None:
+    """Write the nodes of one modality, block by block; unreadable samples keep zeros."""
+    source, readable = features.stream("features"), features["valid"]
+    validity = PatchValidity(features["grid"], source.shape[1])
+    for start, stop in rows.pending():
+        patches, real = source[start:stop], readable[start:stop]
+        mask = validity[start:stop] if validity.any_padding else None
+        if mask is not None:
+            mask[~real] = True  # a softmax over nothing is undefined; these rows are zeroed below
+        attention, z, nodes = distill_batch(result.distiller, patches, mask, nodes=keep_nodes)
+        weights = np.ones(patches.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
+        pooled = np.einsum("bnd,bn->bd", patches.astype(np.float32), weights) / weights.sum(axis=1, keepdims=True)
+        with torch.inference_mode():
+            logits = result.proxy(torch.from_numpy(z).to(result.distiller.query.device)).cpu().numpy()
+        block = {"z": z, "attention": attention, "pooled": pooled, "proxy": logits}
+        if nodes is not None:
+            block["nodes"] = nodes
+        rows.put(start, {f"{name}/{key}": _zeroed(values, real) for key, values in block.items()})
+        ticker.advance(stop - start)
+
+
+def _zeroed(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+    values[~real] = 0
+    return values
+
+
+def summarize(artifact: Artifact, job: Job) -> None:
+    """Say how the training went and how sharply the nodes look."""
+    history = artifact.group("history")
+    best = int(history["best_epoch"])
+    attention = artifact.stream("image/attention")
+    maps = attention[: min(256, len(attention))].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nansum(np.where(maps > 0, maps * np.log(maps), 0), axis=2)
+    effective = float(np.exp(entropy[artifact["image/valid"][: len(maps)]]).mean())
+    job.console.fields(
+        "distill",
+        {
+            "nodes": attention.shape[1],
+            "epochs": f"{len(history['train_loss'])}, best {best + 1}",
+            "validation loss": float(history["validation_loss"][best]),
+            "validation score of the proxy": float(history["validation_score"][best]),
+            "patches a node looks at": f"{effective:.1f} of {attention.shape[2]} (exp of the mean entropy)",
+            "samples": ", ".join(f"{len(artifact[f'{m}/id'])} {m}" for m in ("image", "text") if f"{m}/id" in artifact),
+            "output": str(job.output),
+        },
+    )

@@ -1,0 +1,193 @@
+"""``cmgl extract``: images or rendered texts in, patch tokens of one frozen encoder out."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable, open_artifact
+from cmgl_cli.config import ExtractConfig
+from cmgl_cli.datasets import Dataset, Sample, open_dataset, subset
+from cmgl_cli.encoders import Encoder, encode_stream, load_encoder
+from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.sharding import Shard, merge_shards, merged_digests, shard_of
+
+BLOCK_ROWS = 64
+PROBLEM_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is encoded: the table of samples, and how to open the image of a row."""
+
+    table: SampleTable
+    open: Callable[[int], Image.Image]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class State:
+    """A loaded encoder and its source; both None when shards are only joined."""
+
+    encoder: Encoder | None
+    source: Source | None
+
+
+def prepare(job: Job) -> Prepared:
+    """Open encoder and dataset; weights, preprocessing and the chosen images decide the output."""
+    if job.options.get("merge"):
+        return Prepared(merged_digests(job.output, job.step.schema), State(None, None))
+    config: ExtractConfig = job.config
+    shard = shard_of(job.output, job.options.get("shard"))
+    encoder = load_encoder(
+        config.encoder,
+        device=shard.device(config.device),
+        dtype=config.dtype,
+        precision=config.precision,
+        attention=config.attention,
+        max_num_patches=config.max_patches,
+        revision=config.revision,
+    )
+    source = _rendered(job) if job.step.variant == "text" else _dataset(job)
+    source = _cut(source, shard)
+    digests = {"weights": encoder.weights_digest, "settings": json.dumps(encoder.settings, sort_keys=True)}
+    return Prepared({**digests, **source.digests}, State(encoder, source))
+
+
+def _dataset(job: Job) -> Source:
+    config: ExtractConfig = job.config
+    dataset = _open(job)
+    samples = dataset.samples() if not config.split else tuple(chain(*(dataset.samples(name) for name in config.split)))
+    samples = subset(samples, config.limit, config.seed)
+    if not samples:
+        raise InputError("there are no images to encode", dataset.name, "check --split and --limit")
+    table = SampleTable.of(
+        [sample.id for sample in samples],
+        [sample.split for sample in samples],
+        [sample.labels for sample in samples],
+        dataset.classes,
+    )
+    return Source(table, partial(_image, dataset, samples), {"dataset": dataset.fingerprint(samples)})
+
+
+def _open(job: Job) -> Dataset:
+    images = job.options.get("images")
+    if images is not None:
+        return open_dataset("images", images)
+    if not job.run.dataset:
+        raise UsageError(
+            "no images named", "cmgl extract", "give --dataset NAME (see: cmgl datasets) or --images FOLDER"
+        )
+    return open_dataset(job.run.dataset, job.run.root)
+
+
+def _image(dataset: Dataset, samples: Sequence[Sample], row: int) -> Image.Image:
+    return dataset.image(samples[row])
+
+
+def _rendered(job: Job) -> Source:
+    with open_artifact(job.inputs["renders"], "renders") as renders:
+        table, pages = SampleTable.read(renders), renders["image"]
+    return Source(table, lambda row: Image.fromarray(pages[row]), {})
+
+
+def _cut(source: Source, shard: Shard) -> Source:
+    """Keep a shard's rows; the whole when there is one shard."""
+    if shard.count == 1:
+        return source
+    start, stop = shard.rows(len(source.table), BLOCK_ROWS)
+    return Source(
+        source.table.slice(start, stop),
+        lambda row: source.open(start + row),
+        {**source.digests, "shard": f"{shard.index}/{shard.count}"},
+    )
+
+
+def compute(job: Job, state: State, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+    """Encode the blocks that are not done yet, or join the shards."""
+    if state.encoder is None or state.source is None:
+        merge_shards(job.output, job.step.schema, out, BLOCK_ROWS, job.console)
+        return
+    encoder, source, rows = state.encoder, state.source, len(state.source.table)
+    fields: dict[str, tuple[tuple[int, ...], Any]] = {
+        "features": ((encoder.n_patches, encoder.width), np.dtype(job.config.store)),
+        "grid": ((2,), np.int32),
+        "valid": ((), np.bool_),
+        "problem": ((), f"S{PROBLEM_BYTES}"),
+    }
+    (blocks,) = out.declare_blocks(BlockSpec(rows, BLOCK_ROWS, fields))
+    _encode(job, encoder, source, blocks)
+    for name, values in source.table.to_arrays().items():
+        out.write(name, values)
+    out.provenance.update(device=str(encoder.device), unreadable=int((~blocks["valid"][()]).sum()))
+
+
+def _encode(job: Job, encoder: Encoder, source: Source, blocks: BlockSet) -> None:
+    pending = blocks.pending()
+    problems: dict[int, str] = {}
+
+    def failed(row: Any, error: Exception) -> None:
+        if job.config.strict:
+            raise error
+        problems[int(row)] = " ".join(str(error).split())
+
+    items = ((row, partial(source.open, row)) for start, stop in pending for row in range(start, stop))
+    stream = encode_stream(
+        encoder,
+        items,
+        batch_size=_batch_size(job.config.batch_size),
+        workers=job.config.workers,
+        dtype=job.config.store,
+        on_error=failed,
+        log=job.console.info,
+    )
+    done = len(source.table) - sum(stop - start for start, stop in pending)
+    with job.console.progress(job.step.label, len(source.table), "images", done) as ticker:
+        for (start, stop), block in zip(pending, _regroup(stream, pending), strict=True):
+            block["problem"] = np.array([problems.get(row, "").encode()[:PROBLEM_BYTES] for row in range(start, stop)])
+            blocks.put(start, block)
+            ticker.advance(stop - start)
+
+
+def _regroup(stream: Iterator[Any], pending: list[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:
+    """Cut the encoder's batches into the file's blocks."""
+    held: list[dict[str, np.ndarray]] = []
+    for start, stop in pending:
+        while sum(len(part["valid"]) for part in held) < stop - start:
+            batch = next(stream)
+            tokens = np.where(batch.valid[:, None, None], batch.tokens, 0)
+            held.append({"features": tokens, "grid": batch.grids, "valid": batch.valid})
+        whole = {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+        yield {name: values[: stop - start] for name, values in whole.items()}
+        held = [{name: values[stop - start :] for name, values in whole.items()}]
+
+
+def _batch_size(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def summarize(artifact: Artifact, job: Job) -> None:
+    """Say what was encoded, and list what could not be read."""
+    shape, valid = artifact.stream("features").shape, artifact["valid"]
+    settings = json.loads(artifact.identity.digests["settings"])
+    job.console.fields(
+        job.step.label,
+        {
+            "samples": shape[0],
+            "unreadable": int((~valid).sum()),
+            "patches x width": f"{shape[1]} x {shape[2]}",
+            "encoder": f"{artifact.config['encoder']} ({settings['model_type']}, {settings['dtype']})",
+            "output": str(job.output),
+        },
+    )
+    if not valid.all():
+        rows = np.flatnonzero(~valid)
+        ids, problems = artifact["id"], artifact["problem"]
+        job.console.table("unreadable", ("id", "reason"), [(ids[row], problems[row]) for row in rows[:50]])
+        job.console.warn(f"{len(rows)} of {len(valid)} images could not be read; they are left out from here on")

@@ -1,0 +1,87 @@
+"""Who may import whom (docs/architecture.md), read from the source, and what importing the command line costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "cmgl_cli"
+MATHEMATICS = {"graphs", "restoration", "nodes", "heads", "encoders"}
+# room -> other parts of cmgl_cli it may import (its own room and errors always)
+ALLOWED = {
+    **{room: set() for room in MATHEMATICS},
+    "datasets": set(),
+    "artifacts": set(),
+    "config": set(),
+    "console": set(),
+    "sharding": {"artifacts", "console"},
+    "observations": {"artifacts", "graphs", "heads", "nodes"},
+    "pipeline": {"artifacts", "config", "console"},
+    "stages": MATHEMATICS | {"artifacts", "datasets", "config", "pipeline", "sharding", "observations", "reports"},
+    "reports": MATHEMATICS | {"artifacts", "datasets", "config"},
+    "about": {"artifacts", "console", "datasets"},
+    "commands": {"config", "console", "pipeline", "sharding"},
+    "cli": {"commands", "config", "console", "pipeline"},
+    "errors": set(),
+    "__main__": {"cli"},
+}
+LAZY_IN_CLI = {"about", "reports"}
+ONLY_IN = {
+    "h5py": {"artifacts"},
+    "typer": {"cli"},
+    "rich": {"console"},
+    "transformers": {"encoders"},
+    "yaml": {"config", "datasets"},
+}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path, top_level_only: bool = False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "cmgl_cli")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_plan(path):
+    room = room_of(path)
+    if room == "__init__":
+        return
+    allowed = ALLOWED[room] | {room, "errors"} | (LAZY_IN_CLI if room == "cli" else set())
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "cmgl_cli" and len(parts) > 1 and parts[1] != "__version__":
+            assert parts[1] in allowed, f"{path.name} in {room} must not import cmgl_cli.{parts[1]}"
+        if parts[0] in ONLY_IN:
+            assert room in ONLY_IN[parts[0]], f"{path.name} in {room} must not import {parts[0]}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "stages").glob("*.py")), ids=lambda path: path.name)
+def test_stages_never_import_each_other(path):
+    others = {other.stem for other in (PACKAGE / "stages").glob("*.py")} - {path.stem}
+    assert not [name for name in imports(path) if name.split(".")[-1] in others and ".stages" in name]
+
+
+def test_importing_the_command_line_leaves_the_heavy_libraries_out():
+    code = (
+        "import sys, cmgl_cli.cli\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'matplotlib', 'numba', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
