@@ -11,11 +11,12 @@ from torch import Tensor
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.graphs.admm import Iterate, solve_admm
 from cmgl_cli.graphs.certificate import Problem, certify
+from cmgl_cli.graphs.descent import solve_descent
 from cmgl_cli.graphs.penalty import Penalty, split
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.screening import require_bounded, restrict, screen
 
-SOLVERS = ("auto", "admm")
+SOLVERS = ("auto", "descent", "admm")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,22 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     require_bounded(problem)
     start = _start(initial, problem)
     labels = screen(problem)
-    precision, iterates = _solve_components(problem, start, labels, _Job("admm", tol, max_iter))
-    return _result(covariances, problem, precision, iterates, labels, tol, time.process_time() - began)
+    chosen = _choose(solver, problem)
+    precision, iterates = _solve_components(problem, start, labels, _Job(chosen, tol, max_iter))
+    return _result(covariances, problem, precision, iterates, labels, tol, time.process_time() - began, chosen)
+
+
+def _choose(solver: str, problem: Problem) -> str:
+    """Resolve "auto": descent on the CPU, ADMM for a penalised diagonal, another device or single precision."""
+    penalty = problem.penalty
+    free = not bool(torch.count_nonzero(penalty.common.diagonal())) and not bool(
+        torch.count_nonzero(penalty.specific.diagonal(dim1=1, dim2=2))
+    )
+    if solver == "descent" and not free:
+        raise UsageError("descent needs an unpenalised diagonal", "penalize_diagonal = True", "use solver='admm'")
+    if solver != "auto":
+        return solver
+    return "descent" if free and problem.covariance.device.type == "cpu" and problem.covariance.dtype == torch.float64 else "admm"
 
 
 def make_problem(  # noqa: PLR0913
@@ -215,13 +230,14 @@ def _solve_components(problem: Problem, start: Tensor, labels: np.ndarray, job: 
     for nodes in sorted(blocks, key=len, reverse=True):
         part = restrict(problem, nodes)
         grid = np.ix_(range(len(start)), nodes, nodes)
-        iterate = solve_admm(part, start[grid], job.tol, job.max_iter)
+        solve = solve_descent if job.solver == "descent" else solve_admm
+        iterate = solve(part, start[grid], job.tol, job.max_iter)
         precision[grid] = iterate.precision
         iterates.append(iterate)
     return precision, iterates
 
 
-def _result(template: Any, problem: Problem, precision: Tensor, iterates: list[Iterate], labels: np.ndarray, tol: float, seconds: float) -> JointResult:
+def _result(template: Any, problem: Problem, precision: Tensor, iterates: list[Iterate], labels: np.ndarray, tol: float, seconds: float, solver: str) -> JointResult:
     common, specific = split(precision, problem.penalty)
     diagonal = torch.diagonal(precision, dim1=1, dim2=2)
     free = (torch.diagonal(problem.penalty.common) == 0) & (torch.diagonal(problem.penalty.specific, dim1=1, dim2=2) == 0).all(0)
@@ -245,7 +261,7 @@ def _result(template: Any, problem: Problem, precision: Tensor, iterates: list[I
         kkt_residual=certificate.kkt_residual,
         n_iter=max((iterate.n_iter for iterate in iterates), default=0),
         converged=certificate.relative_gap <= tol,
-        solver="admm",
+        solver=solver,
         edges=tuple(int(n) for n in upper.sum((1, 2))),
         components=labels,
         seconds=seconds,

@@ -1,0 +1,217 @@
+"""Compiled building blocks of the descent solver: one edge's proximal problem, one sweep, objective and certificate.
+
+Arrays are class first: covariance, precision, inverse and weights [C, p, p], common part [p, p]. The penalty levels are
+those of `cmgl_cli.graphs.penalty` (gamma W and rho), with an unpenalised diagonal.
+"""
+
+import numpy as np
+from numba import njit
+
+FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets sums vectorise; infinities and NaN keep their meaning
+
+
+@njit(cache=True, fastmath=FAST)
+def prox_entry(values, curvature, weight, rho, out):
+    """Solve min over t, x of rho |t| + sum_c w_c |x_c - t| + a_c (x_c - v_c)^2 / 2; write x to ``out``, return t."""
+    n = len(values)
+    lead, mass = 0.0, rho
+    for c in range(n):
+        pull = curvature[c] * values[c]
+        clipped = min(max(pull, -weight[c]), weight[c])
+        lead += clipped
+        mass += abs(clipped)
+    t = 0.0
+    if abs(lead) > rho:
+        target = rho if lead > 0 else -rho
+        low, high = 0.0, 0.0
+        for c in range(n):
+            low, high = min(low, values[c]), max(high, values[c])
+        for _ in range(100):
+            excess, slope = -target, 0.0
+            for c in range(n):
+                pull = curvature[c] * (values[c] - t)
+                excess += min(max(pull, -weight[c]), weight[c])
+                slope += curvature[c] if abs(pull) < weight[c] else 0.0
+            if abs(excess) <= 1e-15 * mass:
+                break
+            if excess > 0:
+                low = t
+            else:
+                high = t
+            following = t + excess / slope if slope > 0 else 0.5 * (low + high)
+            if not (low < following < high):
+                following = 0.5 * (low + high)
+            if following == t:
+                break
+            t = following
+    for c in range(n):
+        shifted = values[c] - t
+        bound = weight[c] / curvature[c]
+        out[c] = t + (shifted - bound if shifted > bound else shifted + bound if shifted < -bound else 0.0)
+    return t
+
+
+@njit(cache=True, fastmath=FAST)
+def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):
+    """Minimise over every column in turn, exactly up to ``tol``; return the largest change of an entry.
+
+    With column j of Omega_c = (theta, theta_jj) and V = (Omega_c without j)^{-1}, the column's problem is
+    sum_c alpha_c (s_jj theta^T V theta / 2 + s_j^T theta) + h(theta), and theta_jj = 1 / s_jj + theta^T V theta keeps
+    every class positive definite. V = W - w_j w_j^T / w_jj is never formed; W follows by a rank-two update.
+    """
+    n_classes, p = sigma.shape[0], sigma.shape[1]
+    product, ratio = np.empty((n_classes, p)), np.empty((n_classes, p))
+    values, curvature, bound = np.empty(n_classes), np.empty(n_classes), np.empty(n_classes)
+    solution, moved = np.empty(n_classes), np.empty(n_classes)
+    active = np.empty(p, np.int64)
+    largest = 0.0
+    for j in range(p):
+        for c in range(n_classes):
+            top = 1.0 / inverse[c, j, j]
+            for k in range(p):
+                ratio[c, k] = inverse[c, j, k] * top
+                product[c, k] = -ratio[c, k]
+        n_active, column_change = 0, 0.0
+        for inner in range(max_inner):
+            count = p if inner == 0 else n_active
+            change = 0.0
+            for index in range(count):
+                i = index if inner == 0 else active[index]
+                if i == j:
+                    continue
+                nonzero, inside, lead = False, True, 0.0
+                for c in range(n_classes):
+                    x = omega[c, i, j]
+                    a = alpha[c] * sigma[c, j, j] * (inverse[c, i, i] - ratio[c, i] * inverse[c, j, i])
+                    g = alpha[c] * (sigma[c, j, j] * product[c, i] + sigma[c, i, j])
+                    values[c], curvature[c], bound[c] = x - g / a, a, weight[c, i, j]
+                    nonzero |= x != 0.0
+                    inside &= abs(g) <= bound[c]
+                    lead += g
+                if not nonzero and inside and abs(lead) <= rho:
+                    continue
+                common[i, j] = prox_entry(values, curvature, bound, rho, solution)
+                nonzero = False
+                for c in range(n_classes):
+                    step = solution[c] - omega[c, i, j]
+                    nonzero |= solution[c] != 0.0
+                    if step != 0.0:
+                        omega[c, i, j] = solution[c]
+                        change = max(change, abs(step))
+                        back = step * ratio[c, i]
+                        for k in range(p):
+                            product[c, k] += step * inverse[c, i, k] - back * inverse[c, j, k]
+                if inner == 0 and nonzero:
+                    active[n_active] = i
+                    n_active += 1
+            column_change = max(column_change, change)
+            if change <= tol:
+                break
+        largest = max(largest, column_change)
+        for c in range(n_classes):
+            s = sigma[c, j, j]
+            if column_change == 0.0 and abs(inverse[c, j, j] - s) <= 1e-14 * s:
+                continue
+            product[c, j] = 0.0
+            inner_product = 0.0
+            for k in range(p):
+                if k != j:
+                    inner_product += omega[c, k, j] * product[c, k]
+                    omega[c, j, k] = omega[c, k, j]
+            omega[c, j, j] = 1.0 / s + inner_product
+            for i in range(p):
+                down, up = ratio[c, i], s * product[c, i]
+                if i != j:
+                    for k in range(p):
+                        inverse[c, i, k] += up * product[c, k] - down * inverse[c, j, k]
+            for k in range(p):
+                inverse[c, j, k] = -s * product[c, k]
+                inverse[c, k, j] = -s * product[c, k]
+            inverse[c, j, j] = s
+        for k in range(p):
+            common[j, k] = common[k, j]
+    return largest
+
+
+@njit(cache=True)
+def cholesky_logdet(matrix):
+    """Return log det of a symmetric matrix, or NaN when it is not positive definite."""
+    p = matrix.shape[0]
+    if p <= 64:
+        factor = np.empty((p, p))
+        total = 0.0
+        for i in range(p):
+            for j in range(i):
+                entry = matrix[i, j]
+                for k in range(j):
+                    entry -= factor[i, k] * factor[j, k]
+                factor[i, j] = entry / factor[j, j]
+            entry = matrix[i, i]
+            for k in range(i):
+                entry -= factor[i, k] * factor[i, k]
+            if not entry > 0.0:
+                return np.nan
+            factor[i, i] = np.sqrt(entry)
+            total += np.log(entry)
+        return total
+    try:
+        lower = np.linalg.cholesky(matrix)
+    except Exception:
+        return np.nan
+    return 2.0 * np.log(np.diag(lower)).sum()
+
+
+@njit(cache=True, fastmath=FAST)
+def objective(sigma, omega, common, weight, rho, alpha):
+    """Return the primal value at (Theta, Omega), infinite outside the positive definite cone."""
+    n_classes, p = sigma.shape[0], sigma.shape[1]
+    total = 0.0
+    for c in range(n_classes):
+        determinant = cholesky_logdet(omega[c])
+        if np.isnan(determinant):
+            return np.inf
+        fit, penalty = 0.0, 0.0
+        for i in range(p):
+            for j in range(p):
+                fit += sigma[c, i, j] * omega[c, i, j]
+                if i != j:
+                    penalty += weight[c, i, j] * abs(omega[c, i, j] - common[i, j])
+        total += alpha[c] * (fit - determinant) + penalty
+    shared = 0.0
+    for i in range(p):
+        for j in range(p):
+            if i != j:
+                shared += abs(common[i, j])
+    return total + rho * shared
+
+
+@njit(cache=True, fastmath=FAST)
+def dual_value(sigma, inverse, weight, rho, alpha):
+    """Return the dual value at the projection of alpha (Omega^{-1} - Sigma) onto the polytopes; -inf outside its domain."""
+    n_classes, p = sigma.shape[0], sigma.shape[1]
+    point = np.empty((n_classes, p, p))
+    values, ones, bound, out = np.empty(n_classes), np.ones(n_classes), np.empty(n_classes), np.empty(n_classes)
+    for i in range(p):
+        for c in range(n_classes):
+            point[c, i, i] = sigma[c, i, i]
+        for j in range(i):
+            total, inside = 0.0, True
+            for c in range(n_classes):
+                d = alpha[c] * (0.5 * (inverse[c, i, j] + inverse[c, j, i]) - sigma[c, i, j])
+                values[c], bound[c] = d, weight[c, i, j]
+                inside &= abs(d) <= bound[c]
+                total += d
+            t = 0.0
+            if not inside or abs(total) > rho:
+                t = prox_entry(values, ones, bound, rho, out)
+            for c in range(n_classes):
+                d = min(max(values[c] - t, -bound[c]), bound[c])
+                point[c, i, j] = sigma[c, i, j] + d / alpha[c]
+                point[c, j, i] = point[c, i, j]
+    value = 0.0
+    for c in range(n_classes):
+        determinant = cholesky_logdet(point[c])
+        if np.isnan(determinant):
+            return -np.inf
+        value += alpha[c] * (determinant + p)
+    return value
