@@ -28,6 +28,8 @@ from cmgl_cli.errors import InputError, UsageError, suggest
 
 WoutKind = Literal["per_node", "shared"]
 WOUT_KINDS = ("per_node", "shared")
+# Nearly even attention at first: probes then find their patches instead of defending the ones they were born with.
+INITIAL_LOGIT_STD = 0.3
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class Distiller(nn.Module):
         def normal(rows: int, columns: int, variance: float) -> nn.Parameter:
             return nn.Parameter(torch.randn(rows, columns, generator=generator) * math.sqrt(variance))
 
-        # Standardised patches then give keys, queries, logits and values of unit variance.
-        self.query = normal(n_nodes, width, 1.0)
+        # Standardised patches then give keys and values of unit variance.
+        self.query = normal(n_nodes, width, INITIAL_LOGIT_STD**2)
         self.w_query = normal(width, d_k, 1.0 / width)
         self.w_key = normal(width, d_k, 1.0 / width)
         self.w_value = normal(width, d_k, 1.0 / width)

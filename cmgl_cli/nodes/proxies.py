@@ -51,6 +51,7 @@ class Proxy(Protocol):
     """What `train_proxy` needs of a task; implemented by modules, whose parameters are trained along."""
 
     score_name: str
+    needs_grid: bool
 
     def evaluate(self, distiller: Distiller, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a batch, a scalar, and the predictions the meter takes."""
@@ -71,6 +72,8 @@ class ImageProxy(nn.Module):
     multi_label : bool
         Whether a sample belongs to any number of classes; targets are then [B, C] of 0 and 1.
     """
+
+    needs_grid = False
 
     def __init__(self, n_classes: int, n_nodes: int, *, multi_label: bool = False):
         super().__init__()
@@ -119,6 +122,8 @@ class PixelProxy(nn.Module):
     presence_weight : float
         Weight of the loss on z.
     """
+
+    needs_grid = True
 
     def __init__(
         self,

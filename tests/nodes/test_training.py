@@ -38,6 +38,9 @@ def data(x, labels, plan=ReaderPlan(8, 64), aligned=None, batch_size=32):  # noq
     return ProxyData(*readers, labels)
 
 
+WHOLE = TrainingSettings(epochs=15, learning_rate=1e-2, patch_keep=1)  # one patch decides: none may be left out
+
+
 def fit(d, settings=TrainingSettings(epochs=8, learning_rate=1e-2), multi_label=False, **kwargs):  # noqa: B008
     return train_proxy(Distiller(D, P, 8, seed=0), ImageProxy(C, P, multi_label=multi_label), d, settings, **kwargs)
 
@@ -52,7 +55,7 @@ def assert_same_weights(one, other):
 
 def test_probes_find_the_informative_patch_and_z_is_linearly_separable():
     x, labels = planted()
-    result = fit(data(x, labels), TrainingSettings(epochs=15, learning_rate=1e-2))
+    result = fit(data(x, labels), WHOLE)
     fresh, fresh_labels = planted(1)
     with torch.no_grad():
         z = result.distiller(torch.from_numpy(x)).z.numpy()
@@ -153,7 +156,7 @@ def test_multi_label_proxy_learns_presence():
     x = generator.normal(size=(N, NP, D))
     for c in range(C):
         x[np.arange(N), generator.integers(0, NP, size=N), c] += 6 * presence[:, c]
-    result = fit(data(x.astype(np.float16), presence), TrainingSettings(epochs=15, learning_rate=1e-2), True)
+    result = fit(data(x.astype(np.float16), presence), WHOLE, True)
     assert result.proxy.score_name == "mean average precision"
     assert result.history.best_score > 0.9
 
@@ -162,8 +165,33 @@ def test_padding_changes_nothing():
     x, labels = planted()
     padded = np.concatenate([x, np.full((N, 2, D), np.nan, np.float16)], axis=1)
     valid = np.repeat(np.arange(NP + 2)[None] < NP, N, axis=0)
-    one, other = fit(data(x, labels)), fit(data(padded, labels, aligned={"valid": valid}))
+    one, other = fit(data(x, labels), WHOLE), fit(data(padded, labels, aligned={"valid": valid}), WHOLE)
     np.testing.assert_allclose(one.history.validation_loss, other.history.validation_loss, rtol=1e-4)
+
+
+def test_a_step_sees_its_own_random_share_of_the_patches():
+    seen = []
+
+    class Spy(ImageProxy):
+        def evaluate(self, distiller, batch):
+            if self.training and torch.is_grad_enabled():
+                seen.append(batch.patches[0, :, 0].tolist())
+            return super().evaluate(distiller, batch)
+
+    x, labels = planted()
+    x[:, :, 0] = np.arange(NP)
+    settings = TrainingSettings(epochs=6, patch_keep=0.4, patience=6)
+    train_proxy(Distiller(D, P, 8), Spy(C, P), data(x, labels), settings)
+    assert {len(kept) for kept in seen} == {4} and len({tuple(kept) for kept in seen}) > 20
+    assert set(np.concatenate(seen)) == set(range(NP))
+
+
+def test_no_sample_is_left_without_a_valid_patch():
+    x, labels = planted()
+    valid = np.zeros((N, NP), bool)
+    valid[np.arange(N), np.arange(N) % NP] = True
+    history = fit(data(x, labels, aligned={"valid": valid})).history
+    assert np.isfinite(history.train_loss).all()
 
 
 def test_patch_statistics_are_those_of_the_valid_patches():
@@ -203,5 +231,7 @@ def test_validation_split_is_stratified_disjoint_and_seeded():
 def test_bad_settings_are_refused():
     with pytest.raises(UsageError, match="epochs = 0"):
         TrainingSettings(epochs=0)
+    with pytest.raises(UsageError, match="patch_keep = 0"):
+        TrainingSettings(patch_keep=0)
     with pytest.raises(InputError, match="two classes"):
         ImageProxy(1, 4)
