@@ -27,6 +27,7 @@ LOGISTIC_C = tuple(10.0**power for power in np.arange(-5, 3.5, 0.5))
 """Inverse strengths of the ridge penalty, ascending; the path ends once two steps in a row do not help."""
 RIDGES = (0.0, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.6)
 POOLINGS = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6)
+METRICS = ("cosine", "euclidean")
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
 SHARPNESS = (0.0, 5.0, 15.0, 40.0)
 """Votes are weighted exp(-sharpness * distance / mean distance of the nearest); 0 is the plain vote."""
@@ -172,7 +173,7 @@ def nearest_neighbours(parts: Parts, seed: int) -> Fitted:
     largest = min(max(NEIGHBOURS), len(parts.train))
 
     def candidates() -> Iterator[Fitted]:
-        for metric in ("cosine", "euclidean"):
+        for metric in METRICS:
             index = NearestNeighbors(n_neighbors=largest, metric=metric, algorithm="brute").fit(parts.train)
             found = index.kneighbors(parts.validation), index.kneighbors(parts.test)
             for k, sharpness in product([k for k in NEIGHBOURS if k <= largest], SHARPNESS):
@@ -187,7 +188,7 @@ def nearest_mean(parts: Parts, seed: int) -> Fitted:
     scaler = StandardScaler().fit(parts.train)
 
     def candidates() -> Iterator[Fitted]:
-        for metric, scaled in product(("cosine", "euclidean"), (False, True)):
+        for metric, scaled in product(METRICS, (False, True)):
             train, *others = (
                 _prepared(scaler.transform(part) if scaled else part, metric)
                 for part in (parts.train, parts.validation, parts.test)

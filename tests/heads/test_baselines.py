@@ -72,13 +72,26 @@ def test_logistic_path_is_no_worse_than_any_single_penalty() -> None:
     assert LOGISTIC_C[0] < chosen.chosen["C"] < LOGISTIC_C[-1], "the optimum must lie inside the grid"
 
 
-def test_plain_votes_agree_with_scikit_learn() -> None:
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_plain_votes_are_those_of_scikit_learn_and_one_spread_over_all(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cmgl_cli.heads.baselines.NEIGHBOURS", (5,))
+    monkeypatch.setattr("cmgl_cli.heads.baselines.SHARPNESS", (0.0,))
+    monkeypatch.setattr("cmgl_cli.heads.baselines.METRICS", (metric,))
     split = digits_split()
     fitted = nearest_neighbours(as_parts(split), 0)
-    peer = KNeighborsClassifier(n_neighbors=3).fit(DIGITS[split.train], TARGETS[split.train])
-    assert (fitted.test.argmax(1) == TARGETS[split.test]).mean() >= peer.score(
-        DIGITS[split.test], TARGETS[split.test]
-    ) - 0.01
+    peer = KNeighborsClassifier(5, metric=metric, algorithm="brute").fit(DIGITS[split.train], TARGETS[split.train])
+    np.testing.assert_allclose(np.exp(fitted.test), (5 * peer.predict_proba(DIGITS[split.test]) + 0.1) / 6)
+
+
+def test_sharp_votes_follow_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmgl_cli.heads.baselines.NEIGHBOURS", (20,))
+    monkeypatch.setattr("cmgl_cli.heads.baselines.SHARPNESS", (1e6,))
+    split = digits_split()
+    fitted = nearest_neighbours(as_parts(split), 0)
+    peer = KNeighborsClassifier(1, metric=fitted.chosen["metric"]).fit(DIGITS[split.train], TARGETS[split.train])
+    np.testing.assert_array_equal(fitted.test.argmax(1), peer.predict(DIGITS[split.test]))
 
 
 def test_unseen_class_and_class_without_validation_samples() -> None:

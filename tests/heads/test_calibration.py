@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
 from scipy.special import log_softmax as scipy_log_softmax
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads import ScoreCombination, fit_temperature, log_softmax
+from cmgl_cli.heads.calibration import _pseudo_nll
 
 
 def sample(logits: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -33,6 +35,14 @@ def test_is_the_minimiser_on_a_fine_grid() -> None:
     best = fit_temperature(logits, labels)
     for factor in (0.9, 0.99, 0.999, 1.001, 1.01, 1.1):
         assert pseudo_nll(best, logits, labels) <= pseudo_nll(best * factor, logits, labels)
+
+
+def test_gradient_matches_finite_differences() -> None:
+    rng = np.random.default_rng(8)
+    stack, labels = rng.normal(size=(3, 12, 4)), rng.integers(0, 4, 12)
+    weights = np.array([0.3, 1.2, 0.0])
+    gradient = approx_fprime(weights, lambda w: _pseudo_nll(w, stack, labels)[0], 1e-7)
+    np.testing.assert_allclose(_pseudo_nll(weights, stack, labels)[1], gradient, atol=1e-6)
 
 
 def test_scales_with_the_scores_and_ignores_row_shifts() -> None:

@@ -40,7 +40,11 @@ def test_equal_width_bins_match_a_loop(n_classes: int) -> None:
     labels = rng.integers(0, n_classes, 500)
     confidence, right = np.exp(log_p.max(1)), log_p.argmax(1) == labels
     expected = loop_ece(confidence, right, np.linspace(0, 1, 16))
-    assert classification_report(labels, log_p).ece == pytest.approx(expected)
+    report = classification_report(labels, log_p)
+    assert report.ece == pytest.approx(expected)
+    curve, filled = report.reliability, report.reliability.count > 0
+    np.testing.assert_array_equal(curve.count, np.histogram(confidence, np.linspace(0, 1, 16))[0])
+    assert ((curve.confidence >= curve.edges[:-1]) & (curve.confidence <= curve.edges[1:]))[filled].all()
 
 
 def test_equal_mass_bins_hold_equally_many_and_stay_ordered() -> None:
