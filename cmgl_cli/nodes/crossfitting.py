@@ -6,7 +6,9 @@ the other folds. New samples are still seen by the reference distiller, trained 
 probes are other functions than its own, even from the same initial weights. So every fold is mapped into the
 reference's coordinates by the affine map that predicts the reference's z best (least squares, with a small
 ridge) on the samples that fold was trained on; a held-out sample takes no part in fitting its own map.
-`Alignment.agreement` says how much of each node survives.
+`Alignment.agreement` says how much of each node survives. Without the map, or with one that only rescales each
+node, the sample is a mixture of K unrelated coordinate systems. The map is a regression, so it shrinks what the
+fold does not know of the reference's nodes: the price of aligning (docs/distill.md has the measurement).
 """
 
 from dataclasses import dataclass
@@ -69,6 +71,47 @@ def align(z_fold: np.ndarray, z_reference: np.ndarray, ridge: float = 1e-3) -> A
     total = np.maximum((yc**2).sum(axis=0), np.finfo(np.float64).tiny)
     agreement = 1 - ((yc - xc @ matrix) ** 2).sum(axis=0) / total
     return Alignment(matrix, y_mean - x_mean @ matrix, agreement)
+
+
+def cross_fitted(
+    z_reference: np.ndarray, z_folds: np.ndarray, folds: np.ndarray, ridge: float = 1e-3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return every sample's z from the fold that never saw it, in the reference's coordinates.
+
+    Parameters
+    ----------
+    z_reference : ndarray, [n, p]
+        Nodes from the distiller trained on all n samples.
+    z_folds : ndarray, [K, n, p]
+        Nodes of all samples from each fold's distiller.
+    folds : ndarray of int, [n]
+        The fold that each sample was held out of (`fold_assignment`).
+    ridge : float
+        As in `align`.
+
+    Returns
+    -------
+    z : ndarray of float64, [n, p]
+    agreement : ndarray of float64, [K, p]
+        `Alignment.agreement` of each fold.
+
+    Raises
+    ------
+    InputError
+        Fold numbers that do not fit `z_folds`, or as in `align`.
+    """
+    if folds.shape != z_reference.shape[:1] or not 0 <= folds.min() <= folds.max() < len(z_folds):
+        raise InputError(
+            "The folds do not fit their nodes.",
+            f"{len(z_folds)} folds, fold numbers {folds.min()} to {folds.max()}, {len(z_reference)} samples",
+            "Give one fold number a sample, below the number of folds.",
+        )
+    z, agreement = np.empty(z_reference.shape), np.empty(z_folds.shape[::2])
+    for k, z_fold in enumerate(z_folds):
+        held_out = folds == k
+        alignment = align(z_fold[~held_out], z_reference[~held_out], ridge)
+        z[held_out], agreement[k] = alignment.apply(z_fold[held_out]), alignment.agreement
+    return z, agreement
 
 
 def fold_assignment(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:

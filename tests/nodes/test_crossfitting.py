@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cmgl_cli.errors import InputError, UsageError
-from cmgl_cli.nodes.crossfitting import align, fold_assignment
+from cmgl_cli.nodes.crossfitting import align, cross_fitted, fold_assignment
 
 RNG = np.random.default_rng(0)
 
@@ -54,3 +54,18 @@ def test_bad_input_is_refused():
         align(np.ones((3, 2)), np.ones((4, 2)))
     with pytest.raises(InputError):
         align(np.full((3, 2), np.nan), np.ones((3, 2)))
+
+
+def test_cross_fitted_takes_each_sample_from_its_own_fold_and_its_map_from_the_others():
+    z, folds = RNG.normal(size=(60, 3)), np.arange(60) % 3
+    mixings = RNG.normal(size=(3, 3, 3))
+    z_folds = np.stack([z @ np.linalg.inv(mixing) for mixing in mixings])
+    z_reference = z.copy()
+    aligned, agreement = cross_fitted(z_reference, z_folds, folds, ridge=0)
+    np.testing.assert_allclose(aligned, z, atol=1e-8)
+    assert agreement.shape == (3, 3)
+    z_reference[0] = 1e6  # a sample's own reference node must not reach its cross-fitted one
+    changed, _ = cross_fitted(z_reference, z_folds, folds, ridge=0)
+    np.testing.assert_allclose(changed[folds == 0], z[folds == 0], atol=1e-8)
+    with pytest.raises(InputError, match="0 to 2"):
+        cross_fitted(z, z_folds[:2], folds)
