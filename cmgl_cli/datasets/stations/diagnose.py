@@ -1,0 +1,83 @@
+"""What is odd about a table of stations, by name."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmgl_cli.datasets.stations.table import StationTable
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One oddity: its kind, a sentence, and the stations, variables or times it concerns."""
+
+    kind: str
+    sentence: str
+    names: tuple[str, ...]
+
+
+def diagnose(table: StationTable) -> tuple[Finding, ...]:
+    """Look for what a restoration should know or cannot mend.
+
+    Parameters
+    ----------
+    table : StationTable
+        Any table.
+
+    Returns
+    -------
+    tuple of Finding
+        Kinds: ``dead-station``, ``empty-variable``, ``never-observed`` (a variable at a station), ``constant``,
+        ``empty-time``, ``no-coordinates``, ``same-place``. Empty where all is well.
+    """
+    observed: np.ndarray = table.observed
+    dead = np.asarray(~observed.any(axis=(0, 2)))
+    empty = np.asarray(~observed.any(axis=(0, 1)))
+    never = ~observed.any(axis=0) & ~dead[:, None] & ~empty[None, :]
+    pairs = [f"{table.variables[k]} at {table.stations[i]}" for i, k in np.argwhere(never)]
+    blank = [_written(table, time) for time in table.time[~observed.any(axis=(1, 2)) & ~table.inserted]]
+    nowhere = np.isnan(table.latitude) | np.isnan(table.longitude)
+    found = [
+        ("dead-station", "stations without any observation", _named(table.stations, dead)),
+        ("empty-variable", "variables never observed anywhere", _named(table.variables, empty)),
+        ("never-observed", "variables never observed at a station", tuple(pairs)),
+        ("constant", "variables with one value only", _constant(table)),
+        ("empty-time", "times without any observation", tuple(blank)),
+        (
+            "no-coordinates",
+            "stations without coordinates: nothing is known of their neighbours",
+            _named(table.stations, nowhere),
+        ),
+        ("same-place", "places shared by several stations", _same_place(table)),
+    ]
+    return tuple(Finding(kind, _counted(len(names), what), names) for kind, what, names in found if names)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what if count > 1 else what.replace('s ', ' ', 1)}"
+
+
+def _named(names: tuple[str, ...], which: np.ndarray) -> tuple[str, ...]:
+    return tuple(names[index] for index in np.flatnonzero(which))
+
+
+def _written(table: StationTable, time: np.datetime64) -> str:
+    unit = {"hourly": "h", "daily": "D", "monthly": "M"}[table.frequency]
+    return str(time.astype(f"datetime64[{unit}]")).replace("T", " ")
+
+
+def _constant(table: StationTable) -> tuple[str, ...]:
+    names = []
+    for k, name in enumerate(table.variables):
+        values = table.values[..., k][table.observed[..., k]]
+        if values.size > 1 and values.min() == values.max():
+            names.append(f"{name} = {values[0]:g}")
+    return tuple(names)
+
+
+def _same_place(table: StationTable) -> tuple[str, ...]:
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for name, place in zip(table.stations, table.coordinates[:, :2].tolist(), strict=True):
+        if not np.isnan(place).any():
+            groups.setdefault(tuple(place), []).append(name)
+    return tuple(" and ".join(group) for group in groups.values() if len(group) > 1)
