@@ -1,0 +1,56 @@
+"""Hold-out cells that look like the record's own gaps: the gaps themselves, moved in time."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+_MOST, _LEAST, _SHIFTS = 0.15, 0.03, 12
+
+
+def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> Mask:
+    """Return observed cells to hide, True where hidden, in the shapes of the gaps.
+
+    The whole pattern of gaps is rolled by whole periods, so that outages stay outages, dead stations stay dead and a
+    gap in January stays one. Rows that have gaps of their own lose a quarter of the stations struck, complete rows
+    lose all of them; blocks of time are dropped until at most 15 % of the observed cells are hidden.
+
+    Parameters
+    ----------
+    missing : ndarray of bool, shape (n_times, n_stations, n_variables)
+        The record's gaps.
+    period : int
+        Steps of a year (or of a day), where the record is longer than that; else 1.
+    rng : Generator
+        Source of the shifts.
+    """
+    n_times = len(missing)
+    observed = ~missing
+    hidden = np.zeros_like(missing)
+    own = missing.mean(axis=(1, 2)) > 0.05
+    step = period if n_times >= 2 * period else 1
+    shifts = rng.permutation(np.arange(1, max(2, n_times // step)))[:_SHIFTS] * step
+    for shift in shifts:
+        struck = np.roll(missing, shift, axis=0) & observed
+        spared = rng.random(missing.shape[1]) > 0.25
+        struck &= ~(own[:, None, None] & spared[None, :, None])
+        hidden |= struck
+        if hidden.sum() >= _LEAST * observed.sum():
+            break
+    return _thinned(hidden | _scattered(hidden, observed, rng), observed, rng)
+
+
+def _scattered(hidden: Mask, observed: Mask, rng: np.random.Generator) -> Mask:
+    """Return a few single cells where gaps are too rare to judge by."""
+    shortfall = max(0.0, 0.01 * observed.sum() - hidden.sum()) / max(observed.sum(), 1)
+    return observed & (rng.random(observed.shape) < shortfall)
+
+
+def _thinned(hidden: Mask, observed: Mask, rng: np.random.Generator) -> Mask:
+    blocks = np.array_split(np.arange(len(hidden)), min(24, len(hidden)))
+    allowed = _MOST * observed.sum()
+    for block in rng.permutation(len(blocks)):
+        if hidden.sum() <= allowed:
+            break
+        hidden[blocks[block]] = False
+    return hidden
