@@ -116,11 +116,14 @@ class DistillConfig:
     wout: Literal["per_node", "shared"] = option(
         "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
     )
-    epochs: int = option(60, "Passes over the training part, at most.", least=1)
-    patience: int = option(10, "Stop after so many epochs without a better validation loss.", least=1)
+    epochs: int = option(30, "Passes over the training part, at most.", least=1)
+    patience: int = option(8, "Stop after so many epochs without a better validation loss.", least=1)
     batch_size: int = option(64, "Images a training step.", least=1)
-    learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", least=0.0)
+    learning_rate: float = option(3e-3, "Peak learning rate of AdamW.", least=0.0)
     weight_decay: float = option(0.05, "Weight decay of AdamW.", least=0.0)
+    patch_keep: float = option(
+        0.5, "Share of the patches a training step sees, drawn anew for every step.", least=0.05, most=1.0
+    )
     folds: int = option(
         1, "Cross-fitting: nodes of a training image come from a fold that never saw it. 1 = off.", least=1, most=50
     )
@@ -172,7 +175,7 @@ class FitGraphsConfig:
     max_iter: int = option(5000, "Iterations at most.", least=1)
     penalize_diagonal: bool = option(False, "Also penalise the diagonal.")
     ridge: float = option(0.0, "Added to the diagonal of every correlation matrix.", least=0.0)
-    weight_floor: float = option(0.0, "Smallest penalty weight.", least=0.0, most=1.0)
+    weight_floor: float = option(0.01, "Smallest penalty weight.", least=0.0, most=1.0)
     allow_unconverged: bool = option(False, "Write the result even when the tolerance was not reached.", results=False)
     device: str = _device()
     seed: int = _seed()

@@ -256,7 +256,8 @@ def _write(
     for name in ("edges", "confidence", "accuracy", "count"):
         out.write(f"reliability/{name}", getattr(report.reliability, name))
     out.write_group("table", _table_arrays(lines))
-    out.provenance["chosen"] = best.method
+    # times differ from run to run, so they stay outside the content
+    out.provenance.update(chosen=best.method, fit_seconds={line.method: round(line.seconds, 3) for line in lines})
     if job.config.figures:
         _figures(job, table.classes, report)
 
@@ -267,7 +268,7 @@ def best_on_validation(best: Scored) -> Scored:
 
 
 def _table_arrays(lines: list[Row]) -> dict[str, np.ndarray]:
-    numbers = ("accuracy", "macro_f1", "nll", "brier", "ece", "seconds", "validation_accuracy")
+    numbers = ("accuracy", "macro_f1", "nll", "brier", "ece", "validation_accuracy")
     arrays = {name: np.array([getattr(line, name) for line in lines], dtype=np.float64) for name in numbers}
     chosen = [", ".join(f"{key} {_short(value)}" for key, value in line.chosen.items()) for line in lines]
     texts = {"method": [line.method for line in lines], "inputs": [line.inputs for line in lines], "chosen": chosen}

@@ -10,6 +10,7 @@ from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, Sa
 from cmgl_cli.config import DistillConfig
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError
+from cmgl_cli.nodes.crossfitting import align, fold_assignment
 from cmgl_cli.nodes.distillation import Distiller, distill_batch
 from cmgl_cli.nodes.padding import PatchValidity
 from cmgl_cli.nodes.proxies import ImageProxy
@@ -34,10 +35,15 @@ def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: Artifact
         modalities["text"] = inputs["text_features"]
     tables = {name: SampleTable.read(artifact) for name, artifact in modalities.items()}
     blocks = out.declare_blocks(*(_spec(name, modalities[name], job.config, tables["image"]) for name in modalities))
-    result = _train(job, modalities["image"], tables["image"], out)
+    parts = _parts(modalities["image"], tables["image"])
+    result = _train(job, modalities["image"], tables["image"], parts, out)
+    crossed = _cross_fit(job, modalities["image"], tables["image"], parts, result) if job.config.folds > 1 else {}
     with job.console.progress("distill", sum(map(len, tables.values())), "samples") as ticker:
         for (name, artifact), rows in zip(modalities.items(), blocks, strict=True):
             _apply(name, artifact, result, rows, job.config.keep_nodes, ticker)
+    if crossed:
+        blocks[0]["image/z"][parts[0]] = crossed["z"]
+        out.write("history/fold_agreement", crossed["agreement"])
     for name, artifact in modalities.items():
         for key, values in tables[name].to_arrays(name).items():
             out.write(key, values)
@@ -85,11 +91,9 @@ def _spec(name: str, features: Artifact, config: DistillConfig, images: SampleTa
     return BlockSpec(rows, BLOCK_ROWS, fields)
 
 
-def _train(job: Job, features: Artifact, table: SampleTable, out: ArtifactWriter) -> TrainingResult:
-    config: DistillConfig = job.config
-    device = choose_device(config.device)
-    valid = features["valid"]
-    usable = valid & table.labelled
+def _parts(features: Artifact, table: SampleTable) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and the rows to validate on."""
+    usable = features["valid"] & table.labelled
     train = np.flatnonzero(usable & (table.parts == "train"))
     validation = np.flatnonzero(usable & (table.parts == "validation"))
     if len(train) == 0 or len(validation) == 0:
@@ -99,28 +103,71 @@ def _train(job: Job, features: Artifact, table: SampleTable, out: ArtifactWriter
             "encode a dataset with labels and a split called train",
         )
     table.require_classes(train, "training image")
+    return train, validation
+
+
+def _train(
+    job: Job,
+    features: Artifact,
+    table: SampleTable,
+    parts: tuple[np.ndarray, np.ndarray],
+    out: ArtifactWriter | None = None,
+) -> TrainingResult:
+    """Train probes and proxy head; with `out`, keep a checkpoint an epoch and go on from the last one."""
+    config: DistillConfig = job.config
+    device = choose_device(config.device)
     width, classes = features.stream("features").shape[2], len(table.classes)
     distiller = Distiller(width, config.nodes, config.key_width, wout=config.wout, seed=config.seed).to(device)
     torch.manual_seed(config.seed)
     proxy = ImageProxy(classes, config.nodes, multi_label=table.multi_label).to(device)
     labels = table.presence if table.multi_label else table.label
-    data = ProxyData(_reader(features, train, config), _reader(features, validation, config, shuffle=False), labels)
+    train, validation = (_reader(features, rows, config, shuffle) for rows, shuffle in zip(parts, (True, False), strict=True))
+    data = ProxyData(train, validation, labels)
     settings = TrainingSettings(
         epochs=config.epochs,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         patience=config.patience,
+        patch_keep=config.patch_keep,
     )
-    resume = out.load_checkpoint()
+    resume = out.load_checkpoint() if out else None
     if resume is not None:
         job.console.info("distill: going on from the last finished epoch")
     with job.console.progress("distill: training", config.epochs, "epochs") as ticker:
 
         def keep(checkpoint: dict[str, np.ndarray]) -> None:
-            out.save_checkpoint(checkpoint)
+            if out:
+                out.save_checkpoint(checkpoint)
             ticker.advance()
 
         return train_proxy(distiller, proxy, data, settings, resume=resume, on_epoch=keep)
+
+
+def _cross_fit(
+    job: Job,
+    features: Artifact,
+    table: SampleTable,
+    parts: tuple[np.ndarray, np.ndarray],
+    reference: TrainingResult,
+) -> dict[str, np.ndarray]:
+    """Return z of the training rows [n, p] from folds that never saw them, in the reference's coordinates."""
+    train, validation = parts
+    folds = fold_assignment(table.label[train], job.config.folds, job.config.seed)
+    z_reference = _z(features, train, reference, job.config)
+    z, agreement = np.empty_like(z_reference), []
+    for fold in range(job.config.folds):
+        job.console.info(f"distill: fold {fold + 1} of {job.config.folds}")
+        result = _train(job, features, table, (train[folds != fold], validation))
+        z_fold = _z(features, train, result, job.config)
+        alignment = align(z_fold[folds != fold], z_reference[folds != fold])
+        z[folds == fold] = alignment.apply(z_fold[folds == fold])
+        agreement.append(alignment.agreement)
+    return {"z": z, "agreement": np.array(agreement)}
+
+
+def _z(features: Artifact, rows: np.ndarray, result: TrainingResult, config: DistillConfig) -> np.ndarray:
+    batches = _reader(features, rows, config, shuffle=False).epoch()
+    return np.concatenate([distill_batch(result.distiller, b.patches, b.aligned.get("valid"))[1] for b in batches])
 
 
 def _reader(features: Artifact, rows: np.ndarray, config: DistillConfig, shuffle: bool = True) -> BlockShuffledReader:

@@ -88,6 +88,8 @@ def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: Artifact
         out.write(name, np.asarray(values))
     out.write_group("transform", statistics.transform.to_arrays())
     out.write_group("selection", _selection_arrays(selection, config, _sharpnesses(config, prior)))
+    # times differ from run to run, so they stay outside the content
+    out.provenance["cpu_seconds"] = round(sum(cell.seconds for cell in selection.cells) + result.seconds, 3)
     out.write_group("normality", {key: np.array(value) for key, value in statistics.normality.items()})
     out.write_group("history", _history_arrays(result))
 
@@ -279,7 +281,6 @@ def _selection_arrays(selection: Selection, config: FitGraphsConfig, ks: tuple[f
         "ebic_of_k": np.array([cell.ebic for cell in cells]),
         "edges_of_k": np.array([cell.edges for cell in cells]),
         "gap": np.array([cell.gap.max() for cell in cells]),
-        "seconds": np.array([cell.seconds for cell in cells]),
         "chosen_rho": np.array(selection.best.rho),
         "chosen_gamma": np.array(selection.best.gamma),
         "criterion": np.array([config.select], dtype=object),
