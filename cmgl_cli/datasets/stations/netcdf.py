@@ -211,7 +211,7 @@ def dataset_times(dataset: Any, time: str, path: Path) -> np.ndarray:
             raise _unusable(path, "a time is missing")
         return values.astype("datetime64[s]")
     try:
-        return dataset[time].to_index().to_datetimeindex(unsafe=True).values.astype("datetime64[s]")
+        return dataset[time].to_index().to_datetimeindex(unsafe=True, time_unit="us").values.astype("datetime64[s]")
     except ValueError as error:
         raise _unusable(path, f"its calendar has days that do not exist: {error}") from error
 

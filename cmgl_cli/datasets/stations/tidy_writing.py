@@ -1,5 +1,6 @@
 """Write a restored table as tidy CSV, or into the tidy CSV it came from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def _tidy_cells(table: StationTable, body: list[list[str]], station: int, time: 
 def _with_absent_rows(
     restored: Restored, body: list[list[str]], cells: list[tuple[int, int]], columns: TidyColumns
 ) -> tuple[list[list[str]], list[tuple[int, int]]]:
-    """Add the rows that the file lacks within its stations and period and the restoration fills, in the file's order."""
+    """Add the rows that the restoration fills and the file lacks, within its stations and period, in its order."""
     table, known = restored.table, [(cell, row) for cell, row in zip(cells, body, strict=True) if cell[1] >= 0]
     if not known:
         return body, cells
@@ -113,9 +114,10 @@ def _with_absent_rows(
 
 
 def _order(cells: list[tuple[int, int]], whole: list[tuple[int, int]]) -> list[int]:
-    """Return the order of all rows: by station, or by time, if the file's rows keep it; else new rows come last."""
-    by_station = [(i, t) for t, i in cells]
-    if by_station == sorted(by_station):
-        return sorted(range(len(whole)), key=lambda n: whole[n][::-1])
-    times = [t for t, _ in cells]
-    return sorted(range(len(whole)), key=lambda n: whole[n][0]) if times == sorted(times) else list(range(len(whole)))
+    """Return the order of all rows: by station or by time if the file's rows keep it, else new rows come last."""
+    orders: tuple[Callable[[tuple[int, int]], tuple[int, ...]], ...] = (lambda c: c[::-1], lambda c: c, lambda c: c[:1])
+    for order in orders:
+        places = [order(cell) for cell in cells]
+        if places == sorted(places):
+            return sorted(range(len(whole)), key=lambda n: order(whole[n]))
+    return list(range(len(whole)))

@@ -82,10 +82,13 @@ def parse_times(texts: Sequence[str]) -> tuple[np.ndarray, str, str]:
     Raises
     ------
     ValueError
-        If one is no time, or only some have offsets.
+        If one is no time, months and days are mixed, or only some have offsets.
     """
     known = {text: parse_time(text) for text in dict.fromkeys(texts)}
     named = {entry[1] for entry in known.values()}
+    if "month" in named and len(named) > 1:
+        bare = next(text for text, entry in known.items() if entry[1] == "month")
+        raise ValueError(f"{bare!r} names a month, other times name days")
     resolution = next((finest for finest in ("hour", "day") if finest in named), "month")
     times = np.array([known[text][0] for text in texts], dtype="datetime64[s]")
     offsets = {entry[2] for entry in known.values()}
