@@ -10,7 +10,8 @@ folder, and measures in one run, with the page cache dropped before every pass a
 * training: one epoch of proxy training fed by the reader, never holding more than two windows;
 * ceiling: the same training steps on batches that are already in memory.
 
-The reader is not the bottleneck where training reaches its ceiling. Peak memory is that of the process.
+The reader is not the bottleneck where training reaches its ceiling. CPU milliseconds an image, over all threads,
+tell the same on a machine that is busy with other things. Peak memory is that of the process.
 """
 
 import argparse
@@ -52,10 +53,14 @@ def drop_cache(path: Path) -> None:
     os.close(descriptor)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def seconds(work: Callable[[], object]) -> np.ndarray:
+    start = clocks()
     work()
-    return time.perf_counter() - start
+    return clocks() - start
 
 
 def read_all(data: h5py.Dataset) -> None:
@@ -70,19 +75,19 @@ def read_batches(reader: BlockShuffledReader) -> None:
 
 def epoch_seconds(
     reader: BlockShuffledReader, few: BlockShuffledReader, n_nodes: int, before_second: Callable[[], object]
-) -> tuple[float, float]:
-    """Train three epochs; return the seconds of the second, before which something is done, and of the third."""
-    ends: list[float] = []
+) -> list[np.ndarray]:
+    """Train three epochs; return the times of the second, before which something is done, and of the third."""
+    ends: list[np.ndarray] = []
 
     def mark(_: dict[str, np.ndarray]) -> None:
         if not ends:
             before_second()
-        ends.append(time.perf_counter())
+        ends.append(clocks())
 
     labels = np.arange(reader.rows[-1] + 1) % N_CLASSES
     data, settings = ProxyData(reader, few, labels), TrainingSettings(epochs=3)
     train_proxy(Distiller(WIDTH, n_nodes, 64), ImageProxy(N_CLASSES, n_nodes), data, settings, on_epoch=mark)
-    return ends[1] - ends[0], ends[2] - ends[1]
+    return [ends[1] - ends[0], ends[2] - ends[1]]
 
 
 def main() -> None:
@@ -107,20 +112,21 @@ def report(path: Path, data: h5py.Dataset, n_nodes: int) -> None:
     reader = BlockShuffledReader(data, batch_size=BATCH, plan=plan)
     few = BlockShuffledReader(data, np.arange(BATCH), batch_size=BATCH, shuffle=False)
     print(f"{n_rows} samples of {N_PATCHES} x {WIDTH} float16, {n_rows * row_gigabytes:.2f} GB, p = {n_nodes}")
-    rates = {}
+    times: dict[str, list[np.ndarray]] = {}
     for name, work in (("read", lambda: read_all(data)), ("reader", lambda: read_batches(reader))):
         drop_cache(path)
-        rates[name] = [n_rows / seconds(work) for _ in ("cold", "warm")]
-    rates["training"] = [n_rows / s for s in epoch_seconds(reader, few, n_nodes, lambda: drop_cache(path))]
+        times[name] = [seconds(work) / n_rows for _ in ("cold", "warm")]
+    times["training"] = [t / n_rows for t in epoch_seconds(reader, few, n_nodes, lambda: drop_cache(path))]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     resident = BlockShuffledReader(data[:CEILING_ROWS], batch_size=BATCH)
-    rates["ceiling"] = [CEILING_ROWS / s for s in epoch_seconds(resident, few, n_nodes, lambda: None)]
-    print(f"{'':10}{'cold: images/s':>16}{'GB/s':>8}{'warm: images/s':>16}{'GB/s':>8}")
-    for name, pair in rates.items():
-        print(f"{name:10}" + "".join(f"{rate:16.0f}{rate * row_gigabytes:8.2f}" for rate in pair))
-    cold, warm = (ours / best for ours, best in zip(rates["training"], rates["ceiling"], strict=True))
-    print(f"training / ceiling (batches in memory): cold {cold:.2f}, warm {warm:.2f}")
-    print(f"training / reader: cold {rates['training'][0] / rates['reader'][0]:.2f}")
+    times["ceiling"] = [t / CEILING_ROWS for t in epoch_seconds(resident, few, n_nodes, lambda: None)]
+    print(f"{'':10}" + "".join(f"{c + ': images/s':>18}{'GB/s':>8}{'CPU ms/image':>14}" for c in ("cold", "warm")))
+    for name, pair in times.items():
+        cells = (f"{1 / wall:18.0f}{row_gigabytes / wall:8.2f}{1e3 * cpu:14.2f}" for wall, cpu in pair)
+        print(f"{name:10}" + "".join(cells))
+    cold, warm = (best[0] / ours[0] for ours, best in zip(times["training"], times["ceiling"], strict=True))
+    print(f"training / ceiling (batches in memory), images/s: cold {cold:.2f}, warm {warm:.2f}")
+    print(f"training / read, bytes/s: cold {times['read'][0][0] / times['training'][0][0]:.2f}")
     print(f"peak memory {peak:.2f} GB, of which two windows {2 * plan.window_rows * reader.row_bytes / 1e9:.2f} GB")
 
 

@@ -9,7 +9,7 @@ and window sizes only, never of whether the rows happened to fit into memory.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -135,7 +135,7 @@ class BlockShuffledReader:
         windows = self._windows(number)
         if self.n_bytes <= self.plan.memory_bytes:
             if self._cache is None:
-                self._cache = self._read(np.arange(len(self.rows)))
+                self._cache = self._read(np.arange(len(self.rows)), self._buffers(len(self.rows)))
             yield from self._cached_batches(np.concatenate(windows), self._cache)
         else:
             yield from self._streamed_batches(windows)
@@ -174,34 +174,39 @@ class BlockShuffledReader:
                 yield self._batch(order[chosen], {name: array[ranks[chosen]] for name, array in arrays.items()})
             if full < len(order):
                 carried = (order[full:], {name: array[ranks[full:]] for name, array in arrays.items()})
-            del arrays  # the thread is filling the next window: never three at a time
         if carried is not None:
             yield self._batch(*carried)
 
     def _prefetched(self, windows: list[np.ndarray]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]]:
-        """Yield each window's order, its rows in ascending order, and the order's ranks among them."""
+        """Yield each window's order, its rows in ascending order, and the order's ranks among them.
+
+        The rows lie in one of two buffers, which is filled again after the next window has been asked for.
+        """
+        largest = max(map(len, windows))
+        buffers = cycle([self._buffers(largest), self._buffers(largest)])
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feature-reader") as pool:
-            pending: Future[dict[str, np.ndarray]] | None = pool.submit(self._read, np.sort(windows[0]))
+            pending: Future[dict[str, np.ndarray]] | None = pool.submit(self._read, np.sort(windows[0]), next(buffers))
             for order, following in zip_longest(windows, windows[1:]):
                 arrays = cast(Future[dict[str, np.ndarray]], pending).result()
-                # Rebinding drops the finished future, which would keep its window alive.
-                pending = None if following is None else pool.submit(self._read, np.sort(following))
+                if following is not None:
+                    pending = pool.submit(self._read, np.sort(following), next(buffers))
                 yield order, arrays, np.argsort(np.argsort(order))
-                del arrays
 
-    def _read(self, positions: np.ndarray) -> dict[str, np.ndarray]:
-        """Read ascending positions of `rows` from every source, a block at most at a time."""
+    def _buffers(self, n_rows: int) -> dict[str, np.ndarray]:
+        return {name: np.empty((n_rows, *s.shape[1:]), dtype=s.dtype) for name, s in self._sources.items()}
+
+    def _read(self, positions: np.ndarray, buffers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Read ascending positions of `rows` into the first rows of the buffers, a block at most at a time."""
         rows = self.rows[positions]
         new_run = (np.diff(rows) > 1 + self.plan.max_gap) | (np.diff(rows // self.plan.block_rows) > 0)
         bounds = [0, *(np.flatnonzero(new_run) + 1), len(rows)]
-        arrays = {}
         for name, source in self._sources.items():
-            array = np.empty((len(rows), *source.shape[1:]), dtype=source.dtype)
             for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
-                first = rows[start]
-                array[start:stop] = source[int(first) : int(rows[stop - 1]) + 1][rows[start:stop] - first]
-            arrays[name] = array
-        return arrays
+                first, last = int(rows[start]), int(rows[stop - 1])
+                block = source[first : last + 1]
+                dense = stop - start == last + 1 - first
+                buffers[name][start:stop] = block if dense else block[rows[start:stop] - first]
+        return {name: buffer[: len(rows)] for name, buffer in buffers.items()}
 
     def _batch(self, positions: np.ndarray, arrays: dict[str, np.ndarray]) -> Batch:
         aligned = {name: array for name, array in arrays.items() if name != "patches"}
