@@ -27,7 +27,7 @@ def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> M
     n_times = len(missing)
     observed = ~missing
     hidden = np.zeros_like(missing)
-    own = missing.mean(axis=(1, 2)) > 0.05
+    own = np.asarray(missing.mean(axis=(1, 2)) > 0.05)
     step = period if n_times >= 2 * period else 1
     shifts = rng.permutation(np.arange(1, max(2, n_times // step)))[:_SHIFTS] * step
     for shift in shifts:

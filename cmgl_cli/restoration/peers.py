@@ -21,7 +21,7 @@ Standardised = tuple[Array, Array, Array]
 
 def standardised_anomalies(values: Array, basis: SeasonalBasis) -> Standardised:
     """Return anomalies of unit spread, the seasonal means and the spreads ``(n_stations, n_variables)``."""
-    mean = seasonal_means(values, basis, shrink=False)
+    mean = plain_climatology(values, basis)
     known = np.isfinite(values)
     square = np.where(known, (values - mean) ** 2, 0.0)
     pooled = square.sum(axis=(0, 1)) / np.maximum(known.sum(axis=(0, 1)), 1)
@@ -31,9 +31,24 @@ def standardised_anomalies(values: Array, basis: SeasonalBasis) -> Standardised:
     return (values - mean) / spread, mean, spread
 
 
+def plain_climatology(values: Array, basis: SeasonalBasis) -> Array:
+    """Return least-squares seasonal means with as many harmonics as a careful user would fit to the record.
+
+    Two years carry the annual wave, five years three harmonics, nine years all: full monthly means of a short record
+    would be noise, and no peer should lose for that.
+    """
+    orders = int(basis.order.max())
+    if basis.years < 9:
+        orders = min(orders, max(1, round(0.6 * basis.years)))
+    kept = (basis.order <= orders) | basis.diurnal
+    return seasonal_means(
+        values, SeasonalBasis(basis.values[:, kept], basis.order[kept], basis.diurnal[kept], basis.years), shrink=False
+    )
+
+
 def climatology(values: Array, basis: SeasonalBasis) -> Array:
     """Fill with the seasonal mean of the series."""
-    return np.where(np.isnan(values), seasonal_means(values, basis, shrink=False), values)
+    return np.where(np.isnan(values), plain_climatology(values, basis), values)
 
 
 def linear_in_time(values: Array, basis: SeasonalBasis) -> Array:
@@ -69,7 +84,7 @@ def low_rank_fill(rows: Array, *, seed: int = 0, n_iter: int = 40) -> Array:
     observed = np.isfinite(rows)
     hidden = observed & (np.random.default_rng(seed).random(rows.shape) < 0.1)
     training = np.where(hidden, np.nan, rows)
-    largest = np.linalg.norm(np.where(observed & ~hidden, rows, 0.0), 2)
+    largest = float(np.linalg.norm(np.where(observed & ~hidden, rows, 0.0), 2))
     current, best, chosen = np.zeros_like(rows), np.inf, largest
     for threshold in largest * np.geomspace(0.5, 0.005, 9):
         current = _soft_thresholded(training, current, threshold, n_iter)

@@ -21,10 +21,16 @@ class SeasonalBasis:
         A constant, then sines and cosines of the year and, for sub-daily steps, of the day.
     order : ndarray of int, shape (n_terms,)
         0 for the constant, then the order of each harmonic (diurnal ones count on from the annual ones).
+    diurnal : ndarray of bool, shape (n_terms,)
+        Terms of the day rather than the year.
+    years : float
+        Length of the record.
     """
 
     values: Array
     order: NDArray[np.int64]
+    diurnal: NDArray[np.bool_]
+    years: float
 
     def low(self, orders: int) -> Array:
         """Return the terms up to an order, for quantities that vary smoothly, such as spreads."""
@@ -54,11 +60,13 @@ def seasonal_basis(time: NDArray[np.datetime64]) -> SeasonalBasis:
         phase = (days + offset) / YEAR if step < 27 else months / 12
         for k in range(1, (_MONTHLY_ORDERS if step >= 27 else _DAILY_ORDERS) + 1):
             _add_harmonic(columns, order, k * phase, k)
+    annual = len(columns)
     if step <= 0.5 and length >= 3:
         for k in range(1, _DIURNAL_ORDERS + 1):
             if k * step < 0.5:
                 _add_harmonic(columns, order, k * days, max(order) + 1)
-    return SeasonalBasis(np.stack(columns, axis=1), np.array(order))
+    diurnal = np.arange(len(columns)) >= annual
+    return SeasonalBasis(np.stack(columns, axis=1), np.array(order), diurnal, length / YEAR)
 
 
 def _add_harmonic(columns: list[Array], order: list[int], cycles: Array, k: int) -> None:
@@ -95,7 +103,7 @@ def seasonal_means(values: Array, basis: SeasonalBasis, *, shrink: bool = True, 
     data = np.where(known, values, 0.0)
     gram = np.einsum("tp,tq,tsv->svpq", design, design, known.astype(float), optimize=True)
     moment = np.einsum("tp,tsv->svp", design, data, optimize=True)
-    has_data = known.any(axis=0)
+    has_data = np.asarray(known.any(axis=0))
     start = _network_mean(values, design)
     ridge = 1e-3 * np.eye(design.shape[1])
     slopes = (
