@@ -283,16 +283,16 @@ def _identity(job: Job, headers: Mapping[str, tuple[Identity, str]], digests: Ma
 def _read_inputs(job: Job) -> dict[str, tuple[Identity, str]]:
     """Read the headers of all inputs, and refuse inputs that do not belong together."""
     writers = {step.output: step.stage for step in STEPS}
-    files = {item.role: item.file for item in job.step.inputs}
+    declared = {item.role: item for item in job.step.inputs}
     headers = {}
     for role, path in job.inputs.items():
         if not path.exists():
             raise InputError(
                 f"{job.step.label} needs the {role} artifact",
                 f"{path} does not exist",
-                f"run: {job.command(writers[files[role]])}",
+                f"run: {job.command(writers[declared[role].file])}",
             )
-        headers[role] = read_header(path)
+        headers[role] = read_header(path, declared[role].schema)
     for role, (identity, _) in headers.items():
         for other, entry in identity.inputs.items():
             if other in headers and entry["digest"] != headers[other][1]:

@@ -66,6 +66,9 @@ class Artifact(Mapping):
             raise _unreadable(self.path, f"data set {name!r}: {error}") from error
         return np.asarray(values)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._datasets
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._datasets)
 
@@ -153,11 +156,11 @@ def open_artifact(path: str | Path, schema: str | None = None, *, verify: bool =
     return artifact
 
 
-def read_header(path: str | Path) -> tuple[Identity, str]:
-    """Return identity and content digest of an artifact without touching its arrays."""
+def read_header(path: str | Path, schema: str | None = None) -> tuple[Identity, str]:
+    """Return identity and content digest of an artifact without touching its arrays; refuse another schema."""
     path = Path(path)
     with _open_file(path) as file:
-        _check_header(path, file, None)
+        _check_header(path, file, schema)
         return Identity.from_attributes(file.attrs), str(file.attrs["content_digest"])
 
 
@@ -174,7 +177,10 @@ def _open_file(path: Path) -> h5py.File:
 
 
 def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
-    missing = [name for name in HEADER if name not in file.attrs]
+    try:
+        missing = [name for name in HEADER if name not in file.attrs]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreadable(path, f"root attributes: {error}") from error
     if missing:
         raise InputError(
             "an HDF5 file, but not a cmgl artifact",
@@ -184,7 +190,7 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
     try:
         identity = Identity.from_attributes(file.attrs)
         json.loads(file.attrs.get("provenance", "{}"))
-    except (ValueError, TypeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
         raise _unreadable(path, f"root attributes: {error}") from error
     known = SCHEMAS.get(identity.schema)
     if known is None:

@@ -199,6 +199,8 @@ class ArtifactWriter:
                 del self._file[PROGRESS]
             digest = self._seal()
             self._file.close()
+            # HDF5 cuts off what was reserved and not used only when it finds it on opening
+            h5py.File(self._partial, "r+").close()
             fsync_path(self._partial)
             os.replace(self._partial, self.output)
             fsync_path(self.output.parent)

@@ -48,6 +48,15 @@ def test_everything_written_is_read_back(artifact):
     assert os.listdir(artifact.parent) == ["features.h5"]
 
 
+def test_reserved_space_is_given_back(artifact):
+    with h5py.File(artifact) as file:
+        stored = sum(file[name].id.get_storage_size() for name in ("features", "label", "grid"))
+    assert stored < artifact.stat().st_size < stored + 60_000
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    with pytest.raises(InputError, match="truncated"):
+        open_artifact(artifact)
+
+
 def test_identity_ignores_input_file_names_but_not_digests():
     renamed = dataclasses.replace(helpers.IDENTITY, inputs={"renders": {"file": "other.h5", "digest": "sha256:0"}})
     changed = dataclasses.replace(
