@@ -5,7 +5,6 @@ keys and ``CMGL_<STAGE>_<SETTING>`` variables are checked against them, and `ide
 decide results (and so enter an artifact's identity).
 """
 
-import dataclasses
 import os
 import types
 import typing
@@ -19,7 +18,9 @@ import yaml
 from cmgl_cli.errors import InputError, UsageError, suggest
 
 DEFAULT_ENCODER = "google/siglip2-base-patch16-224"
-GRID = (0.01, 0.05, 0.1, 0.2)
+# one vector an image: the paper's grid; one a patch: 200 times the sample, so less penalty is best (docs/results.md)
+GRIDS = {"image": (0.01, 0.05, 0.1, 0.2), "patch": (0.0003, 0.001, 0.003, 0.01)}
+SHARPNESSES = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
 
 
 def option(
@@ -159,16 +160,22 @@ class FitGraphsConfig:
     scope: str = option(
         "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
     )
-    k: str = option("auto", "Sharpness of the prior: auto (eBIC over 0..k_max), a number, or several to try.")
+    k: str = option(
+        "auto", "Sharpness of the prior: auto (twelve values from 0 to k_max), all (every whole number), or a list."
+    )
     k_max: int = option(50, "Largest sharpness tried.", least=0, most=500)
     k_shared: bool = option(False, "One sharpness for all classes instead of one a class.")
     midpoint: str = option(
         "0.5", "Prior value that leaves the penalty as it is: a number, or quantile (the median prior)."
     )
     preserve_penalty: bool = option(True, "Compare sharpnesses at equal total penalty.")
-    rho: tuple[float, ...] = option(GRID, "Penalty of the common graph; several values are searched.", least=0.0)
+    rho: tuple[float, ...] = option(
+        (),
+        "Penalty of the common graph; several are searched. Default: 0.01 to 0.2 (image), 0.0003 to 0.01 (patch).",
+        least=0.0,
+    )
     gamma: tuple[float, ...] = option(
-        GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
+        (), "Penalty of the class-specific graphs; several are searched. Default: as for rho.", least=0.0
     )
     select: str = option("held-out", "How rho and gamma are chosen.", choices=("held-out", "ebic"))
     tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)
@@ -224,6 +231,8 @@ class RunConfig:
     root : Path or None
         Where datasets lie; None looks at ``CMGL_DATA`` and then ``./data``.
     artifacts : Path
+    until : str
+        The last stage that ``cmgl run`` brings up to date.
     stages : mapping
         Stage name to its config.
     """
@@ -232,6 +241,7 @@ class RunConfig:
     dataset: str | None
     root: Path | None
     artifacts: Path
+    until: str
     stages: Mapping[str, Any]
 
     @property
@@ -240,7 +250,7 @@ class RunConfig:
         return self.artifacts / self.name
 
 
-TOP_KEYS = {"name": str, "dataset": str, "root": Path, "artifacts": Path, "seed": int}
+TOP_KEYS = {"name": str, "dataset": str, "root": Path, "artifacts": Path, "until": str, "seed": int}
 
 
 def identity_settings(config: Any) -> dict[str, Any]:
@@ -283,6 +293,9 @@ def build_run(
 
 def _run_config(top: dict[str, Any], stages: dict[str, Any], where: str) -> RunConfig:
     values = {key: _convert(value, TOP_KEYS[key] | None, key, where, {}) for key, value in top.items()}
+    until = values.get("until") or list(STAGE_CONFIGS)[-1]
+    if until not in STAGE_CONFIGS:
+        raise _bad("until", until, where, suggest(until, STAGE_CONFIGS))
     name = values.get("name") or values.get("dataset") or ""
     if name and (Path(name).name != name or name in {".", ".."}):
         raise UsageError("a name must be a plain folder name", f"name = {name!r}", "leave out slashes")
@@ -291,6 +304,7 @@ def _run_config(top: dict[str, Any], stages: dict[str, Any], where: str) -> RunC
         values.get("dataset"),
         values.get("root"),
         values.get("artifacts") or Path("artifacts"),
+        until,
         types.MappingProxyType(stages),
     )
 
@@ -431,9 +445,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def replace(run: RunConfig, stage: str, **changes: Any) -> RunConfig:
-    """Return the run with some settings of one stage changed."""
-    stages = {**run.stages, stage: dataclasses.replace(run.stages[stage], **changes)}
-    return dataclasses.replace(run, stages=types.MappingProxyType(stages))

@@ -145,12 +145,13 @@ class StepState:
 
 
 def steps_of(run: RunConfig, stage: str | None = None) -> list[Step]:
-    """Return the steps that the settings switch on, of one stage or of all."""
-    wanted = []
+    """Return the steps that the settings switch on: of one stage, or of all up to the last one wanted."""
+    order, wanted = list(run.stages), []
     for step in STEPS:
         selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
         chosen = getattr(run.stages[step.stage], selector) if selector else "all"
-        if chosen in {"all", "both", step.variant} and stage in {None, step.stage}:
+        due = step.stage == stage if stage else order.index(step.stage) <= order.index(run.until)
+        if chosen in {"all", "both", step.variant} and due:
             wanted.append(step)
     return wanted
 

@@ -121,10 +121,8 @@ def _train(
     torch.manual_seed(config.seed)
     proxy = ImageProxy(classes, config.nodes, multi_label=table.multi_label).to(device)
     labels = table.presence if table.multi_label else table.label
-    train, validation = (
-        _reader(features, rows, config, shuffle) for rows, shuffle in zip(parts, (True, False), strict=True)
-    )
-    data = ProxyData(train, validation, labels)
+    train, validation = parts
+    data = ProxyData(_reader(features, train, config), _reader(features, validation, config, shuffle=False), labels)
     settings = TrainingSettings(
         epochs=config.epochs,
         learning_rate=config.learning_rate,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
-from cmgl_cli.config import FitGraphsConfig
+from cmgl_cli.config import GRIDS, SHARPNESSES, FitGraphsConfig
 from cmgl_cli.errors import NotConvergedError, UsageError
 from cmgl_cli.graphs import (
     Grid,
@@ -181,12 +181,13 @@ def _by_class(transform: Nonparanormal, z: np.ndarray, labels: np.ndarray) -> np
 
 def _select(job: Job, statistics: Statistics, correlations: np.ndarray, prior: np.ndarray) -> Selection:
     config: FitGraphsConfig = job.config
+    cells = len(config.rho or GRIDS["image"]) * len(config.gamma or GRIDS["image"])
     grid = Grid(
         k=_sharpnesses(config, prior),
-        rho=config.rho,
-        gamma=config.gamma,
+        rho=config.rho or GRIDS[job.step.variant],
+        gamma=config.gamma or GRIDS[job.step.variant],
         k_scope="shared" if config.k_shared else "class",
-        criterion="heldout" if config.select == "held-out" and len(config.rho) * len(config.gamma) > 1 else "ebic",
+        criterion="heldout" if config.select == "held-out" and cells > 1 else "ebic",
         midpoint=prior_midpoint(prior) if config.midpoint == "quantile" else _number(config.midpoint, "midpoint"),
         preserve_penalty=config.preserve_penalty,
         tol=config.tol,
@@ -213,6 +214,8 @@ def _sharpnesses(config: FitGraphsConfig, prior: np.ndarray) -> tuple[float, ...
     if np.ptp(prior[:, *np.triu_indices(prior.shape[1], 1)]) == 0:
         return (0.0,)  # a constant prior gives equal weights whatever k
     if config.k == "auto":
+        return tuple(sorted({float(k) for k in (*SHARPNESSES, config.k_max) if k <= config.k_max}))
+    if config.k == "all":
         return tuple(float(k) for k in range(config.k_max + 1))
     return tuple(_number(text, "k") for text in config.k.split(","))
 
