@@ -4,6 +4,8 @@ Arrays in, arrays out. See docs/graphs.md for the problem and the solvers.
 """
 
 from cmgl_cli.graphs.covariance import Moments, class_covariances, correlation
+from cmgl_cli.graphs.estimator import JointGraphicalLasso
+from cmgl_cli.graphs.export import edge_table, partial_correlation
 from cmgl_cli.graphs.joint import fit_joint
 from cmgl_cli.graphs.nonparanormal import Nonparanormal, shapiro_pass_rate
 from cmgl_cli.graphs.prior import (
@@ -24,8 +26,15 @@ from cmgl_cli.graphs.selection import (
     log_likelihood,
     select_joint,
 )
+from cmgl_cli.graphs.stability import Stability, edge_stability, stars
 
 __all__ = [
+    "stars",
+    "edge_stability",
+    "Stability",
+    "partial_correlation",
+    "edge_table",
+    "JointGraphicalLasso",
     "Cell",
     "Grid",
     "JointResult",

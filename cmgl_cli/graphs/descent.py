@@ -19,14 +19,14 @@ from torch import Tensor
 from cmgl_cli.graphs import kernels
 from cmgl_cli.graphs.admm import Iterate
 from cmgl_cli.graphs.certificate import Certificate, Problem
-from cmgl_cli.graphs.newton import newton_step
+from cmgl_cli.graphs.newton import newton_step, pattern
 from cmgl_cli.graphs.penalty import Penalty, split
 from cmgl_cli.graphs.result import Step
 from cmgl_cli.graphs.splitting import split_start
 
 Array = NDArray[np.float64]
-FIRST_SWEEPS = 8
-SLOW_SWEEPS = 20
+SLOW_SWEEPS = 25
+OPEN = 0.01
 SPLITTING_STEPS = 150
 FORCING = 0.1
 INNER_PASSES = 5
@@ -48,6 +48,7 @@ class Descent:
         self.began = time.process_time()
         self.n_iter = 0
         self.change = 0.1
+        self.open_share = 1.0
         self.history: list[Step] = []
         self.value = self.bound = -np.inf
 
@@ -71,14 +72,14 @@ class Descent:
             self.sigma, self.omega, self.inverse, self.common, self.weight, self.rho, self.alpha, tol, INNER_PASSES
         )
         self.n_iter += 1
-        if self.n_iter % 50 == 0:
+        if self.n_iter % 50 == 0:  # rank-two updates collect rounding
             self.inverse = np.linalg.inv(self.omega)
 
     def newton(self) -> None:
         """Take one Newton step on the face of the current point."""
         p = self.omega.shape[1]
         self.value, _ = newton_step(
-            self.sigma, self.omega, self.inverse, self.common, self.weight, self.rho, self.alpha, self.value, FORCING, 6 * p
+            self.sigma, self.omega, self.inverse, self.common, self.weight, self.rho, self.alpha, self.value, FORCING, 10 * p
         )
         self.n_iter += 1
 
@@ -94,14 +95,16 @@ class Descent:
             self.change = 1e-2
 
     def first_sweeps(self, tol: float, limit: int) -> bool:
-        """Sweep while that is quick; return whether the gap is closed."""
-        values: list[float] = []
-        for count in range(1, min(FIRST_SWEEPS, limit) + 1):
+        """Sweep while that is quick or the pattern is still open; return whether the gap is closed."""
+        values, kind = [self.value], pattern(self.omega, self.common)
+        for count in range(1, limit + 1):
             self.sweep()
             if self.check() <= tol:
                 return True
             values.append(self.value)
-            if count >= 4 and self.accelerate and _sweeps_left(values, tol) > SLOW_SWEEPS:
+            following = pattern(self.omega, self.common)
+            self.open_share, kind = float((following != kind).mean()), following
+            if self.accelerate and count >= 4 and (_sweeps_left(values, tol) > SLOW_SWEEPS or self.open_share <= OPEN):
                 return False
         return False
 
@@ -109,7 +112,7 @@ class Descent:
         """Iterate until the certified gap is at most ``tol`` or ``max_iter`` steps of any kind are done."""
         if self.check() <= tol or self.first_sweeps(tol, max_iter):
             return
-        if self.accelerate and len(self.sigma) > 1 and self.n_iter < max_iter:
+        if self.accelerate and self.open_share > OPEN and self.n_iter < max_iter:
             self.split()
         best, stalled = np.inf, 0
         while self.n_iter < max_iter:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cmgl_cli.errors import InputError, UsageError, suggest
+from cmgl_cli.graphs.ablations import independent_problem, solve_paper, solve_two_stage
 from cmgl_cli.graphs.admm import Iterate, solve_admm
 from cmgl_cli.graphs.certificate import Problem, certify
 from cmgl_cli.graphs.descent import solve_descent
@@ -16,7 +17,10 @@ from cmgl_cli.graphs.penalty import Penalty, split
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.screening import require_bounded, restrict, screen
 
-SOLVERS = ("auto", "descent", "admm")
+SOLVERS = ("auto", "descent", "admm", "paper", "two-stage", "independent")
+
+
+ALGORITHMS = {"descent": solve_descent, "admm": solve_admm, "paper": solve_paper, "two-stage": solve_two_stage}
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
         Certified duality gap over max(1, |objective|) at which to stop.
     max_iter : int
         Iterations allowed; a fit that needs more returns ``converged=False``.
-    solver : {"auto", "admm"}
-        See docs/graphs.md.
+    solver : {"auto", "descent", "admm", "paper", "two-stage", "independent"}
+        ``auto`` is descent on the CPU, ADMM for a penalised diagonal, single precision or another device. ``paper`` is
+        the three-block sweep, ``two-stage`` fits Theta first, ``independent`` fits every class alone (Theta = 0 off the
+        diagonal, rho ignored); see docs/graphs.md.
     initial : JointResult or array [C, p, p], optional
         Warm start: a fit to nearby penalties, or positive definite precisions.
     class_weights : array [C], optional
@@ -92,12 +98,14 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     if solver not in SOLVERS:
         raise UsageError("unknown solver", f"solver = {solver!r}", suggest(solver, SOLVERS))
     problem = make_problem(covariances, weights, rho, gamma, penalize_diagonal, class_weights, ridge, weight_floor)
+    if solver == "independent":
+        problem = independent_problem(problem)
     require_bounded(problem)
     start = _start(initial, problem)
     labels = screen(problem)
-    chosen = _choose(solver, problem)
+    chosen = _choose("auto" if solver == "independent" else solver, problem)
     precision, iterates = _solve_components(problem, start, labels, _Job(chosen, tol, max_iter))
-    return _result(covariances, problem, precision, iterates, labels, tol, time.process_time() - began, chosen)
+    return _result(covariances, problem, precision, iterates, labels, tol, time.process_time() - began, solver if solver == "independent" else chosen)
 
 
 def _choose(solver: str, problem: Problem) -> str:
@@ -230,8 +238,7 @@ def _solve_components(problem: Problem, start: Tensor, labels: np.ndarray, job: 
     for nodes in sorted(blocks, key=len, reverse=True):
         part = restrict(problem, nodes)
         grid = np.ix_(range(len(start)), nodes, nodes)
-        solve = solve_descent if job.solver == "descent" else solve_admm
-        iterate = solve(part, start[grid], job.tol, job.max_iter)
+        iterate = ALGORITHMS[job.solver](part, start[grid], job.tol, job.max_iter)
         precision[grid] = iterate.precision
         iterates.append(iterate)
     return precision, iterates

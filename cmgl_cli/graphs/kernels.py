@@ -61,16 +61,22 @@ def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):
     """
     n_classes, p = sigma.shape[0], sigma.shape[1]
     product, ratio = np.empty((n_classes, p)), np.empty((n_classes, p))
-    values, curvature, bound = np.empty(n_classes), np.empty(n_classes), np.empty(n_classes)
-    solution, moved = np.empty(n_classes), np.empty(n_classes)
+    column, bound = np.empty((p, n_classes)), np.empty((p, n_classes))
+    linear, curvature = np.empty((p, n_classes)), np.empty((p, n_classes))
+    values, solution, slope = np.empty(n_classes), np.empty(n_classes), np.empty(n_classes)
     active = np.empty(p, np.int64)
     largest = 0.0
     for j in range(p):
         for c in range(n_classes):
-            top = 1.0 / inverse[c, j, j]
+            top, s = 1.0 / inverse[c, j, j], sigma[c, j, j]
+            slope[c] = alpha[c] * s
             for k in range(p):
                 ratio[c, k] = inverse[c, j, k] * top
                 product[c, k] = -ratio[c, k]
+                column[k, c] = omega[c, j, k]
+                bound[k, c] = weight[c, j, k]
+                linear[k, c] = alpha[c] * sigma[c, j, k]
+                curvature[k, c] = alpha[c] * s * (inverse[c, k, k] - ratio[c, k] * inverse[c, j, k])
         n_active, column_change = 0, 0.0
         for inner in range(max_inner):
             count = p if inner == 0 else n_active
@@ -81,22 +87,22 @@ def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):
                     continue
                 nonzero, inside, lead = False, True, 0.0
                 for c in range(n_classes):
-                    x = omega[c, i, j]
-                    a = alpha[c] * sigma[c, j, j] * (inverse[c, i, i] - ratio[c, i] * inverse[c, j, i])
-                    g = alpha[c] * (sigma[c, j, j] * product[c, i] + sigma[c, i, j])
-                    values[c], curvature[c], bound[c] = x - g / a, a, weight[c, i, j]
-                    nonzero |= x != 0.0
-                    inside &= abs(g) <= bound[c]
+                    g = slope[c] * product[c, i] + linear[i, c]
+                    values[c] = g
+                    nonzero |= column[i, c] != 0.0
+                    inside &= abs(g) <= bound[i, c]
                     lead += g
                 if not nonzero and inside and abs(lead) <= rho:
                     continue
-                common[i, j] = prox_entry(values, curvature, bound, rho, solution)
+                for c in range(n_classes):
+                    values[c] = column[i, c] - values[c] / curvature[i, c]
+                common[i, j] = prox_entry(values, curvature[i], bound[i], rho, solution)
                 nonzero = False
                 for c in range(n_classes):
-                    step = solution[c] - omega[c, i, j]
+                    step = solution[c] - column[i, c]
                     nonzero |= solution[c] != 0.0
                     if step != 0.0:
-                        omega[c, i, j] = solution[c]
+                        column[i, c] = solution[c]
                         change = max(change, abs(step))
                         back = step * ratio[c, i]
                         for k in range(p):
@@ -116,8 +122,9 @@ def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):
             inner_product = 0.0
             for k in range(p):
                 if k != j:
-                    inner_product += omega[c, k, j] * product[c, k]
-                    omega[c, j, k] = omega[c, k, j]
+                    inner_product += column[k, c] * product[c, k]
+                    omega[c, j, k] = column[k, c]
+                    omega[c, k, j] = column[k, c]
             omega[c, j, j] = 1.0 / s + inner_product
             for i in range(p):
                 down, up = ratio[c, i], s * product[c, i]

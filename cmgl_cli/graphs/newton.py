@@ -17,6 +17,7 @@ from cmgl_cli.graphs.kernels import FAST, objective
 
 Array = NDArray[Any]
 FIXED, FREE, TIED = 0, 1, 2
+FACES = 6
 
 
 @njit(cache=True)
@@ -32,39 +33,41 @@ def pattern(omega, common):
     return kind
 
 
+@njit(cache=True)
+def tie_shares(kind):
+    """Return 1 / (number of classes tied at an entry), zero where there is none: [p, p] float64."""
+    share = np.zeros(kind.shape[1:])
+    for c in range(kind.shape[0]):
+        for i in range(kind.shape[1]):
+            for j in range(kind.shape[2]):
+                share[i, j] += 1.0 if kind[c, i, j] == TIED else 0.0
+    for i in range(kind.shape[1]):
+        for j in range(kind.shape[2]):
+            share[i, j] = 1.0 / share[i, j] if share[i, j] > 0 else 0.0
+    return share
+
+
 @njit(cache=True, fastmath=FAST)
-def project(matrices, kind, has_ties):
-    """Project [C, p, p] in place onto the subspace of the pattern: zero the fixed, average the tied, make symmetric."""
+def project(matrices, kind, share):
+    """Project symmetric [C, p, p] in place onto the subspace of the pattern: zero the fixed, average the tied."""
     n_classes, p = matrices.shape[0], matrices.shape[1]
-    for c in range(n_classes):
-        for i in range(p):
-            for j in range(i):
-                value = 0.5 * (matrices[c, i, j] + matrices[c, j, i]) if kind[c, i, j] != FIXED else 0.0
-                matrices[c, i, j] = value
-                matrices[c, j, i] = value
-    if not has_ties:
-        return
-    total, number = np.empty(p), np.empty(p)
+    mean = np.zeros(p)
     for i in range(p):
-        total[:] = 0.0
-        number[:] = 0.0
+        if n_classes > 1:
+            mean[:] = 0.0
+            for c in range(n_classes):
+                for j in range(p):
+                    mean[j] += matrices[c, i, j] if kind[c, i, j] == TIED else 0.0
+            for j in range(p):
+                mean[j] *= share[i, j]
         for c in range(n_classes):
-            for j in range(i):
-                if kind[c, i, j] == TIED:
-                    total[j] += matrices[c, i, j]
-                    number[j] += 1.0
-        for j in range(i):
-            if number[j] > 0:
-                total[j] /= number[j]
-        for c in range(n_classes):
-            for j in range(i):
-                if kind[c, i, j] == TIED:
-                    matrices[c, i, j] = total[j]
-                    matrices[c, j, i] = total[j]
+            for j in range(p):
+                kept = matrices[c, i, j] if kind[c, i, j] == FREE else 0.0
+                matrices[c, i, j] = mean[j] if kind[c, i, j] == TIED else kept
 
 
 @njit(cache=True, fastmath=FAST)
-def reduced_gradient(sigma, omega, inverse, common, weight, rho, alpha, kind, has_ties):
+def reduced_gradient(sigma, omega, inverse, common, weight, rho, alpha, kind):
     """Return the gradient of the objective on the subspace of the pattern [C, p, p]."""
     n_classes, p = omega.shape[0], omega.shape[1]
     gradient = np.empty((n_classes, p, p))
@@ -90,32 +93,35 @@ def reduced_gradient(sigma, omega, inverse, common, weight, rho, alpha, kind, ha
                 for c in range(n_classes):
                     if kind[c, i, j] == TIED:
                         gradient[c, i, j] += slope / tied
-    project(gradient, kind, has_ties)
+    project(gradient, kind, tie_shares(kind))
     return gradient
 
 
-def curve(inverse: Array, direction: Array, alpha: Array, kind: Array, has_ties: bool, out: Array) -> None:
-    """Write the projected Hessian product alpha W D W into ``out``."""
-    np.matmul(np.matmul(inverse, direction), inverse, out=out)
-    if (alpha != 1.0).any():
-        out *= alpha[:, None, None]
-    project(out, kind, has_ties)
+def curve(inverse: Array, direction: Array, face: tuple[Array, Array], work: Array, out: Array) -> None:
+    """Write the projected product W D W into ``out``; ``work`` is scratch of the same shape."""
+    np.matmul(inverse, direction, out=work)
+    np.matmul(work, inverse, out=out)
+    project(out, *face)
 
 
-def newton_direction(
-    inverse: Array, alpha: Array, gradient: Array, kind: Array, forcing: float, max_steps: int
-) -> tuple[Array, int]:
-    """Solve the Newton system on the subspace by conjugate gradients to relative residual ``forcing``."""
-    has_ties = bool((kind == TIED).any())
-    solution, product = np.zeros_like(gradient), np.empty_like(gradient)
-    residual = -gradient
+def conjugate_gradients(inverse: Array, gradient: Array, start: Array, kind: Array, goal: float, max_steps: int) -> tuple[Array, int]:
+    """Minimise the quadratic model over the subspace of the pattern from ``start``,.
+
+    The model is <G, D> + <D, W D W> / 2, with sqrt(alpha) taken into W. Returns direction and number of steps.
+    """
+    product, work = np.empty_like(gradient), np.empty_like(gradient)
+    solution, residual = start.copy(), -gradient
+    face = (kind, tie_shares(kind))
+    if start.any():
+        curve(inverse, solution, face, work, product)
+        residual -= product
+    project(residual, *face)
     direction = residual.copy()
     flat = [array.reshape(-1) for array in (solution, residual, direction, product)]
     energy = float(flat[1] @ flat[1])
-    goal = forcing * forcing * energy
     steps = 0
-    while steps < max_steps and energy > goal and energy > 0:
-        curve(inverse, direction, alpha, kind, has_ties, product)
+    while steps < max_steps and energy > goal:
+        curve(inverse, direction, face, work, product)
         step = energy / float(flat[2] @ flat[3])
         daxpy(flat[2], flat[0], a=step)
         daxpy(flat[3], flat[1], a=-step)
@@ -142,7 +148,7 @@ def move(omega, common, direction, kind, step, new_omega, new_common):
                         shift = step * direction[c, i, j]
                         break
             moved = t + shift
-            if moved * t <= 0.0:
+            if t == 0.0 or moved / t <= 1e-10:
                 moved = 0.0
             new_common[i, j] = moved
             new_common[j, i] = moved
@@ -150,7 +156,7 @@ def move(omega, common, direction, kind, step, new_omega, new_common):
                 x = moved
                 if kind[c, i, j] == FREE:
                     x = omega[c, i, j] + step * direction[c, i, j]
-                    if (x - moved) * (omega[c, i, j] - t) <= 0.0:
+                    if (x - moved) / (omega[c, i, j] - t) <= 1e-10:
                         x = moved
                 new_omega[c, i, j] = x
                 new_omega[c, j, i] = x
@@ -168,18 +174,36 @@ def newton_step(  # noqa: PLR0913 (the state of the solver, passed as the kernel
     forcing: float,
     max_steps: int,
 ) -> tuple[float, int]:
-    """Improve omega, common and inverse in place; return the new objective and the conjugate gradient steps taken."""
+    """Improve omega, common and inverse in place; return the new objective and the conjugate gradient steps taken.
+
+    A full step that crosses kinks is not cut short: the entries that cross are put on their kinks and the model is
+    minimised again over the smaller face, a few times, so that one blocking entry does not block the rest.
+    """
     kind = pattern(omega, common)
-    gradient = reduced_gradient(sigma, omega, inverse, common, weight, rho, alpha, kind, bool((kind == TIED).any()))
-    direction, steps = newton_direction(inverse, alpha, gradient, kind, forcing, max_steps)
+    gradient = reduced_gradient(sigma, omega, inverse, common, weight, rho, alpha, kind)
+    size = float(np.linalg.norm(gradient))
+    if size == 0.0:
+        return value, 0
+    curvature = inverse * np.sqrt(alpha)[:, None, None]
+    direction, face = np.zeros_like(omega), kind
     new_omega, new_common = np.empty_like(omega), np.zeros_like(common)
+    steps = 0
+    for _ in range(FACES):
+        direction, taken = conjugate_gradients(curvature, gradient, direction, face, (forcing * size) ** 2, max_steps)
+        steps += taken
+        move(omega, common, direction, kind, 1.0, new_omega, new_common)
+        reached = pattern(new_omega, new_common)
+        direction = new_omega - omega
+        if np.array_equal(reached, face):
+            break
+        face = reached
     step = 1.0
     for _ in range(12):
-        move(omega, common, direction, kind, step, new_omega, new_common)
         candidate = objective(sigma, new_omega, new_common, weight, rho, alpha)
         if candidate < value:
             omega[:], common[:] = new_omega, new_common
             inverse[:] = np.linalg.inv(omega)
             return candidate, steps
         step *= 0.5
+        move(omega, common, direction, kind, step, new_omega, new_common)
     return value, steps
