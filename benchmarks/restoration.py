@@ -40,7 +40,10 @@ from cmgl_cli.restoration.table import Stations, Variable, restore_table
 
 DATA = Path(os.environ.get("CMGL_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "stations"
 SETS = {"colorado": ("colorado_monthly", 1961, 1990, 0.05), "japan": ("jma_monthly", 1961, 2018, 0.02)}
-RECORD_METHODS = "default,mvn-em-shrunk,mvn-em,climatology-kriging,knn,soft-impute,linear,climatology,paper,iterative,graph-lowpass,svd"
+RECORD_METHODS = (
+    "default,mvn-em-shrunk,mvn-em,climatology-kriging,knn,soft-impute,linear,climatology,"
+    "paper,iterative,graph-lowpass,svd"
+)
 
 
 def load_record(name):
@@ -52,7 +55,7 @@ def load_record(name):
     values = data["values"][span].astype(float)
     kept = np.isfinite(data["lat"]) & (np.isnan(values).mean(axis=(0, 2)) < most)
     with (DATA / f"{file}_stations.csv").open(encoding="utf-8") as handle:
-        height = {row["id"]: float(row["elev"]) for row in csv.DictReader(handle)}
+        height = {row["id"]: float(row["elev"] or "nan") for row in csv.DictReader(handle)}
     ids = data["station_id"][kept]
     stations = Stations(list(ids), data["lat"][kept], data["lon"][kept], np.array([height[i] for i in ids]))
     rain = ("ppt", "precip_total", "sunshine_total")

@@ -16,7 +16,7 @@ from cmgl_cli.restoration.unrolled import neighbour_laplacian
 Setting = TypeVar("Setting", int, float)
 
 _LADDER = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-_RANKS = (1, 2, 3, 4, 6, 8, 12, 16)
+_RANKS = (1, 2, 4, 6, 8, 12)
 
 
 def graph_lowpass(observed: Tensor, mask: Tensor, *, n_neighbors: int = 6, seed: int = 0) -> Tensor:
@@ -41,7 +41,7 @@ def graph_lowpass(observed: Tensor, mask: Tensor, *, n_neighbors: int = 6, seed:
     return _by_holdout(fill, _LADDER, observed, mask, seed)
 
 
-def svd_fill(observed: Tensor, mask: Tensor, *, n_iter: int = 50, seed: int = 0) -> Tensor:
+def svd_fill(observed: Tensor, mask: Tensor, *, n_iter: int = 20, seed: int = 0) -> Tensor:
     """Fill each matrix by iterated truncation of its singular values, the rank by hold-out.
 
     The samples are stacked by columns where they are several: they share the stations.

@@ -79,20 +79,20 @@ def soft_impute(values: Array, basis: SeasonalBasis, *, seed: int = 0) -> Array:
     return _back(low_rank_fill(anomalies.reshape(len(values), -1), seed=seed), values, mean, spread)
 
 
-def low_rank_fill(rows: Array, *, seed: int = 0, n_iter: int = 40) -> Array:
+def low_rank_fill(rows: Array, *, seed: int = 0, n_iter: int = 15) -> Array:
     """Return rows with gaps filled by softImpute, the threshold chosen on a tenth of the observed cells."""
     observed = np.isfinite(rows)
     hidden = observed & (np.random.default_rng(seed).random(rows.shape) < 0.1)
     training = np.where(hidden, np.nan, rows)
     largest = float(np.linalg.norm(np.where(observed & ~hidden, rows, 0.0), 2))
     current, best, chosen = np.zeros_like(rows), np.inf, largest
-    for threshold in largest * np.geomspace(0.5, 0.005, 9):
+    for threshold in largest * np.geomspace(0.4, 0.01, 7):
         current = _soft_thresholded(training, current, threshold, n_iter)
         error = float(((current - rows)[hidden] ** 2).mean()) if hidden.any() else 0.0
         if error < best:
             best, chosen = error, threshold
     filled = np.zeros_like(rows)
-    for threshold in largest * np.geomspace(0.5, chosen / largest, 4):
+    for threshold in largest * np.geomspace(0.4, chosen / largest, 3):
         filled = _soft_thresholded(rows, filled, threshold, n_iter)
     return np.where(observed, rows, filled)
 
@@ -104,7 +104,7 @@ def _soft_thresholded(rows: Array, start: Array, threshold: float, n_iter: int) 
         updated = (u * np.maximum(s - threshold, 0.0)) @ vt
         change = np.linalg.norm(updated - current)
         current = updated
-        if change < 1e-3 * max(np.linalg.norm(current), 1e-12):
+        if change < 3e-3 * max(np.linalg.norm(current), 1e-12):
             break
     return current
 

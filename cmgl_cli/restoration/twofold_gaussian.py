@@ -206,7 +206,7 @@ class _Model:
         return self.back(self.fill(share, rows), rows)
 
 
-def restore_gaussian(problem: Problem, period: int, seed: int = 0, *, rounds: int = 3) -> GaussianRestoration:
+def restore_gaussian(problem: Problem, period: int, seed: int = 0, *, rounds: int = 2) -> GaussianRestoration:
     """Restore a record, every choice by hold-out.
 
     Parameters
