@@ -18,8 +18,7 @@ import yaml
 from cmgl_cli.errors import InputError, UsageError, suggest
 
 DEFAULT_ENCODER = "google/siglip2-base-patch16-224"
-# one vector an image: the paper's grid; one a patch: 200 times the sample, so less penalty is best (docs/results.md)
-GRIDS = {"image": (0.01, 0.05, 0.1, 0.2), "patch": (0.0003, 0.001, 0.003, 0.01)}
+GRID = (0.01, 0.05, 0.1, 0.2)
 SHARPNESSES = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
 
 
@@ -169,13 +168,9 @@ class FitGraphsConfig:
         "0.5", "Prior value that leaves the penalty as it is: a number, or quantile (the median prior)."
     )
     preserve_penalty: bool = option(True, "Compare sharpnesses at equal total penalty.")
-    rho: tuple[float, ...] = option(
-        (),
-        "Penalty of the common graph; several are searched. Default: 0.01 to 0.2 (image), 0.0003 to 0.01 (patch).",
-        least=0.0,
-    )
+    rho: tuple[float, ...] = option(GRID, "Penalty of the common graph; several values are searched.", least=0.0)
     gamma: tuple[float, ...] = option(
-        (), "Penalty of the class-specific graphs; several are searched. Default: as for rho.", least=0.0
+        GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
     )
     select: str = option("held-out", "How rho and gamma are chosen.", choices=("held-out", "ebic"))
     tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)

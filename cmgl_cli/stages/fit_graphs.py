@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
-from cmgl_cli.config import GRIDS, SHARPNESSES, FitGraphsConfig
+from cmgl_cli.config import SHARPNESSES, FitGraphsConfig
 from cmgl_cli.errors import NotConvergedError, UsageError
 from cmgl_cli.graphs import (
     Grid,
@@ -181,11 +181,11 @@ def _by_class(transform: Nonparanormal, z: np.ndarray, labels: np.ndarray) -> np
 
 def _select(job: Job, statistics: Statistics, correlations: np.ndarray, prior: np.ndarray) -> Selection:
     config: FitGraphsConfig = job.config
-    cells = len(config.rho or GRIDS["image"]) * len(config.gamma or GRIDS["image"])
+    cells = len(config.rho) * len(config.gamma)
     grid = Grid(
         k=_sharpnesses(config, prior),
-        rho=config.rho or GRIDS[job.step.variant],
-        gamma=config.gamma or GRIDS[job.step.variant],
+        rho=config.rho,
+        gamma=config.gamma,
         k_scope="shared" if config.k_shared else "class",
         criterion="heldout" if config.select == "held-out" and cells > 1 else "ebic",
         midpoint=prior_midpoint(prior) if config.midpoint == "quantile" else _number(config.midpoint, "midpoint"),
