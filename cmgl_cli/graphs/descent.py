@@ -4,7 +4,7 @@ r"""Block coordinate descent over columns, with two accelerators for strongly co
    positive definite and exactly sparse; a handful of sweeps solves mildly correlated data.
 2. When sweeps progress slowly, a short accelerated splitting (`splitting`) finds the pattern of the solution.
 3. Newton steps on the face of the pattern (`newton`), each followed by a sweep that may change it, until the certified
-   gap is closed. Sweeps alone remain as the fallback that always converges.
+   gap is closed. Should they stall, two-block ADMM takes over from the point they reached.
 
 The diagonal must be unpenalised. Everything runs in float64.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmgl_cli.graphs import kernels
-from cmgl_cli.graphs.admm import Iterate
+from cmgl_cli.graphs.admm import Iterate, solve_admm
 from cmgl_cli.graphs.certificate import Certificate, Problem
 from cmgl_cli.graphs.newton import newton_step, pattern
 from cmgl_cli.graphs.penalty import Penalty, split
@@ -27,6 +27,7 @@ from cmgl_cli.graphs.splitting import split_start
 Array = NDArray[np.float64]
 SLOW_SWEEPS = 25
 OPEN = 0.01
+STALLED = 6
 SPLITTING_STEPS = 150
 FORCING = 0.1
 INNER_PASSES = 5
@@ -104,7 +105,8 @@ class Descent:
             values.append(self.value)
             following = pattern(self.omega, self.common)
             self.open_share, kind = float((following != kind).mean()), following
-            if self.accelerate and count >= 4 and (_sweeps_left(values, tol) > SLOW_SWEEPS or self.open_share <= OPEN):
+            left = _sweeps_left(values, tol) if count >= 4 else 2.0
+            if self.accelerate and (left > SLOW_SWEEPS or left <= 1.0 or (count >= 4 and self.open_share <= OPEN)):
                 return False
         return False
 
@@ -115,13 +117,13 @@ class Descent:
         if self.accelerate and self.open_share > OPEN and self.n_iter < max_iter:
             self.split()
         best, stalled = np.inf, 0
-        while self.n_iter < max_iter:
-            if self.accelerate and stalled < 5:
+        while self.n_iter < max_iter and stalled < STALLED:
+            if self.accelerate:
                 self.newton()
             self.sweep()
             if self.check() <= tol:
                 return
-            stalled = 0 if self.gap < 0.9 * best else stalled + 1
+            stalled = 0 if self.gap < 0.9 * best or not self.accelerate else stalled + 1
             best = min(best, self.gap)
 
 
@@ -130,6 +132,9 @@ def solve_descent(problem: Problem, start: Tensor, tol: float, max_iter: int, ac
     state = Descent(problem, start, accelerate)
     state.run(tol, max_iter)
     precision = torch.as_tensor(state.omega, dtype=start.dtype, device=start.device)
+    if state.gap > tol and state.n_iter < max_iter:
+        rest = solve_admm(problem, precision, tol, max_iter - state.n_iter)
+        return Iterate(rest.precision, rest.certificate, state.n_iter + rest.n_iter, state.history + rest.history)
     return Iterate(precision, Certificate(state.value, state.bound, np.nan), state.n_iter, state.history)
 
 
