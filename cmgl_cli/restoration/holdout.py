@@ -5,14 +5,14 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
-_MOST, _LEAST, _SHIFTS = 0.15, 0.03, 12
+_MOST, _LEAST, _SHIFTS = 0.15, 0.08, 12
 
 
 def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> Mask:
     """Return observed cells to hide, True where hidden, in the shapes of the gaps.
 
-    The whole pattern of gaps is rolled by whole periods, so that outages stay outages, dead stations stay dead and a
-    gap in January stays one. Rows that have gaps of their own lose a quarter of the stations struck, complete rows
+    The whole pattern of gaps is rolled by whole periods (then by any number of steps, where those do not suffice), so
+    that outages stay outages and a gap in January stays one. Rows that have gaps of their own lose a quarter of the stations struck, complete rows
     lose all of them; blocks of time are dropped until at most 15 % of the observed cells are hidden.
 
     Parameters
@@ -28,9 +28,8 @@ def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> M
     observed = ~missing
     hidden = np.zeros_like(missing)
     own = np.asarray(missing.mean(axis=(1, 2)) > 0.05)
-    step = period if n_times >= 2 * period else 1
-    shifts = rng.permutation(np.arange(1, max(2, n_times // step)))[:_SHIFTS] * step
-    for shift in shifts:
+    whole = rng.permutation(np.arange(1, max(1, n_times // period)))[:_SHIFTS] * period
+    for shift in [*whole, *rng.permutation(np.arange(1, max(2, n_times)))[:_SHIFTS]]:
         struck = np.roll(missing, shift, axis=0) & observed
         spared = rng.random(missing.shape[1]) > 0.25
         struck &= ~(own[:, None, None] & spared[None, :, None])
