@@ -199,3 +199,14 @@ def test_real_prompts_fit_on_one_page_each(shared_data):
         rendering = render(text, FONT)
         assert rendering.n_pages == 1 and joined(rendering) == normalise_text(text)
         assert_within_margin(rendering, Canvas())
+
+
+@pytest.mark.parametrize("letter", ["f", "j", "V"])
+def test_slanted_letters_that_overhang_their_advance_stay_inside(letter):
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    fonts = Path(find_spec("matplotlib").submodule_search_locations[0]) / "mpl-data/fonts/ttf"
+    oblique, canvas = load_font(fonts / "DejaVuSans-Oblique.ttf"), Canvas(size=96, margin=4)
+    for n in range(1, 16):
+        assert_within_margin(render(letter * n, oblique, canvas), canvas)

@@ -101,6 +101,16 @@ def test_a_resumed_run_ends_in_the_weights_of_the_undisturbed_one(stop_after):
     assert all(isinstance(array, np.ndarray) for array in checkpoints[0].values())
 
 
+def test_a_run_resumed_after_its_best_epoch_still_returns_the_best_weights():
+    x, labels = planted()
+    labels = np.random.default_rng(0).permutation(labels)
+    settings, checkpoints = TrainingSettings(epochs=60, learning_rate=1e-2, patience=4), []
+    whole = fit(data(x, labels), settings, on_epoch=checkpoints.append)
+    resumed = fit(data(x, labels), settings, resume=checkpoints[whole.history.best_epoch + 2])
+    assert resumed.history.best_epoch == whole.history.best_epoch
+    assert_same_weights(whole, resumed)
+
+
 def test_a_finished_checkpoint_resumes_to_the_same_result():
     x, labels = planted()
     checkpoints = []
