@@ -57,8 +57,19 @@ def solve_admm(problem: Problem, start: Tensor, tol: float, max_iter: int, check
         dual = dual + mu * (smooth - omega)
         if iteration % check_every == 0 or iteration == max_iter:
             certificate = certify(omega, problem)
-            history.append(Step(iteration, certificate.objective, certificate.dual_objective, certificate.gap, time.process_time() - began))
-            if certificate.relative_gap < best_certificate.relative_gap or certificate.objective < best_certificate.objective:
+            history.append(
+                Step(
+                    iteration,
+                    certificate.objective,
+                    certificate.dual_objective,
+                    certificate.gap,
+                    time.process_time() - began,
+                )
+            )
+            if (
+                certificate.relative_gap < best_certificate.relative_gap
+                or certificate.objective < best_certificate.objective
+            ):
                 best, best_certificate = omega, certificate
             if iteration <= 200:
                 primal = float(torch.linalg.norm(smooth - omega) / torch.linalg.norm(omega))

@@ -38,11 +38,21 @@ class Moments:
         block = np.asarray(observations, dtype=np.float64)
         classes = np.broadcast_to(np.asarray(labels), block.shape[:1])
         if block.ndim != 2 or block.shape[1] != self.means.shape[1]:
-            raise InputError("observations do not fit the accumulator", f"shape {block.shape}", f"pass [n, {self.means.shape[1]}]")
+            raise InputError(
+                "observations do not fit the accumulator", f"shape {block.shape}", f"pass [n, {self.means.shape[1]}]"
+            )
         if not np.isfinite(block).all():
-            raise InputError("observations are not finite", f"row {int(np.argwhere(~np.isfinite(block))[0][0])} of the block", "remove or impute it")
+            raise InputError(
+                "observations are not finite",
+                f"row {int(np.argwhere(~np.isfinite(block))[0][0])} of the block",
+                "remove or impute it",
+            )
         if classes.size and (classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= len(self.counts)):
-            raise InputError("label out of range", f"labels in {classes.min()}..{classes.max()}", f"use integers 0..{len(self.counts) - 1}")
+            raise InputError(
+                "label out of range",
+                f"labels in {classes.min()}..{classes.max()}",
+                f"use integers 0..{len(self.counts) - 1}",
+            )
         for label in np.unique(classes):
             rows = block if (classes == label).all() else block[classes == label]
             mean = rows.mean(axis=0)
@@ -53,7 +63,9 @@ class Moments:
     def merge(self, other: "Moments") -> "Moments":
         """Add what another accumulator of the same shape has seen."""
         if other.means.shape != self.means.shape:
-            raise InputError("accumulators differ in shape", f"{other.means.shape} and {self.means.shape}", "use equal C and p")
+            raise InputError(
+                "accumulators differ in shape", f"{other.means.shape} and {self.means.shape}", "use equal C and p"
+            )
         for label in np.flatnonzero(other.counts):
             self._add(int(label), int(other.counts[label]), other.means[label], other.scatter[label])
         return self
@@ -74,7 +86,9 @@ class Moments:
             If a class has no observations.
         """
         if (self.counts == 0).any():
-            raise InputError("a class has no observations", f"class {int(np.argmin(self.counts))}", "drop the class or add samples")
+            raise InputError(
+                "a class has no observations", f"class {int(np.argmin(self.counts))}", "drop the class or add samples"
+            )
         result = self.scatter / self.counts[:, None, None]
         if not centred:
             result = result + self.means[:, :, None] * self.means[:, None, :]
@@ -102,7 +116,11 @@ def correlation(covariance: ArrayLike) -> Array:
     variance = np.diagonal(values, axis1=-2, axis2=-1)
     if not (np.isfinite(variance).all() and (variance > 0).all()):
         where = np.argwhere(~(variance > 0))[0]
-        raise InputError("a node has no variance", f"index {tuple(int(i) for i in where)} (class, node)", "drop the node or the class")
+        raise InputError(
+            "a node has no variance",
+            f"index {tuple(int(i) for i in where)} (class, node)",
+            "drop the node or the class",
+        )
     scale = 1.0 / np.sqrt(variance)
     result = values * scale[..., :, None] * scale[..., None, :]
     np.einsum("...ii->...i", result)[...] = 1.0

@@ -42,7 +42,11 @@ class Descent:
         self.rho = float(problem.penalty.common.max()) if len(self.sigma[0]) > 1 else 0.0
         self.alpha = _array(problem.alpha)
         self.omega = _array(start).copy()
-        self.common = _array(split(start.double().cpu(), _on_cpu(problem))[0]) if bool(torch.count_nonzero(start.triu(1))) else np.zeros(self.sigma.shape[1:])
+        self.common = (
+            _array(split(start.double().cpu(), _on_cpu(problem))[0])
+            if bool(torch.count_nonzero(start.triu(1)))
+            else np.zeros(self.sigma.shape[1:])
+        )
         np.fill_diagonal(self.common, 0.0)
         self.inverse = np.linalg.inv(self.omega)
         self.accelerate = accelerate
@@ -80,14 +84,25 @@ class Descent:
         """Take one Newton step on the face of the current point."""
         p = self.omega.shape[1]
         self.value, _ = newton_step(
-            self.sigma, self.omega, self.inverse, self.common, self.weight, self.rho, self.alpha, self.value, FORCING, 10 * p
+            self.sigma,
+            self.omega,
+            self.inverse,
+            self.common,
+            self.weight,
+            self.rho,
+            self.alpha,
+            self.value,
+            FORCING,
+            10 * p,
         )
         self.n_iter += 1
 
     def split(self) -> None:
         """Replace the point by that of a short splitting, if it is positive definite and better."""
         start = (self.omega, np.zeros_like(self.omega))
-        omega, common, steps, inside = split_start(self.sigma, start, self.weight, self.rho, self.alpha, SPLITTING_STEPS)
+        omega, common, steps, inside = split_start(
+            self.sigma, start, self.weight, self.rho, self.alpha, SPLITTING_STEPS
+        )
         self.n_iter += steps
         value = kernels.objective(self.sigma, omega, common, self.weight, self.rho, self.alpha)
         if inside and value < self.value:

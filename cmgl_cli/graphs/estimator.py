@@ -70,7 +70,13 @@ class JointGraphicalLasso(BaseEstimator):
         self.covariance_ = correlation(covariance)
         self.scale_ = np.sqrt(np.einsum("cii->ci", covariance))
         self.result_ = fit_joint(
-            self.covariance_, self.weights, self.rho, self.gamma, tol=self.tol, max_iter=self.max_iter, solver=self.solver
+            self.covariance_,
+            self.weights,
+            self.rho,
+            self.gamma,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            solver=self.solver,
         )
         self.precision_, self.common_ = self.result_.precision, self.result_.common
         self.specific_, self.n_iter_ = self.result_.specific, max(1, self.result_.n_iter)

@@ -105,7 +105,16 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     labels = screen(problem)
     chosen = _choose("auto" if solver == "independent" else solver, problem)
     precision, iterates = _solve_components(problem, start, labels, _Job(chosen, tol, max_iter))
-    return _result(covariances, problem, precision, iterates, labels, tol, time.process_time() - began, solver if solver == "independent" else chosen)
+    return _result(
+        covariances,
+        problem,
+        precision,
+        iterates,
+        labels,
+        tol,
+        time.process_time() - began,
+        solver if solver == "independent" else chosen,
+    )
 
 
 def _choose(solver: str, problem: Problem) -> str:
@@ -118,7 +127,11 @@ def _choose(solver: str, problem: Problem) -> str:
         raise UsageError("descent needs an unpenalised diagonal", "penalize_diagonal = True", "use solver='admm'")
     if solver != "auto":
         return solver
-    return "descent" if free and problem.covariance.device.type == "cpu" and problem.covariance.dtype == torch.float64 else "admm"
+    return (
+        "descent"
+        if free and problem.covariance.device.type == "cpu" and problem.covariance.dtype == torch.float64
+        else "admm"
+    )
 
 
 def make_problem(  # noqa: PLR0913
@@ -136,7 +149,9 @@ def make_problem(  # noqa: PLR0913
     n_classes, p = covariance.shape[:2]
     weight = _weights(weights, covariance).clamp_min(weight_floor)
     level = _levels(gamma, n_classes, "gamma", covariance)
-    common = torch.full((p, p), float(_levels(rho, 1, "rho", covariance)[0]), dtype=covariance.dtype, device=covariance.device)
+    common = torch.full(
+        (p, p), float(_levels(rho, 1, "rho", covariance)[0]), dtype=covariance.dtype, device=covariance.device
+    )
     specific = weight * level[:, None, None]
     if not penalize_diagonal:
         specific.diagonal(dim1=1, dim2=2).zero_()
@@ -145,7 +160,11 @@ def make_problem(  # noqa: PLR0913
     if class_weights is not None:
         alpha = _levels(class_weights, n_classes, "class_weights", covariance)
         if bool((alpha <= 0).any()):
-            raise InputError("class weights must be positive", f"class {int(alpha.argmin())}: {float(alpha.min()):g}", "drop the class or weight it")
+            raise InputError(
+                "class weights must be positive",
+                f"class {int(alpha.argmin())}: {float(alpha.min()):g}",
+                "drop the class or weight it",
+            )
     return Problem(covariance, Penalty(specific, common), alpha)
 
 
@@ -163,12 +182,20 @@ def _covariances(array: Any, ridge: float) -> Tensor:
     variance = torch.diagonal(covariance, dim1=1, dim2=2)
     if bool((variance <= 0).any()):
         label, node = (int(i) for i in (variance <= 0).nonzero()[0])
-        raise InputError("a node has no variance", f"class {label}, node {node}: variance {float(variance[label, node]):g}", "drop the node or the class")
+        raise InputError(
+            "a node has no variance",
+            f"class {label}, node {node}: variance {float(variance[label, node]):g}",
+            "drop the node or the class",
+        )
     single = covariance.dtype == torch.float32
     size = float(variance.max())
     asymmetry = (covariance - covariance.transpose(1, 2)).abs().amax((1, 2))
     if float(asymmetry.max()) > (1e-5 if single else 1e-10) * size:
-        raise InputError("a covariance is not symmetric", f"class {int(asymmetry.argmax())}: largest difference {float(asymmetry.max()):.3g}", "pass (S + S.T) / 2")
+        raise InputError(
+            "a covariance is not symmetric",
+            f"class {int(asymmetry.argmax())}: largest difference {float(asymmetry.max()):.3g}",
+            "pass (S + S.T) / 2",
+        )
     covariance = (covariance + covariance.transpose(1, 2)) / 2
     _require_psd(covariance, (1e-5 if single else 1e-8) * size)
     if ridge < 0:
@@ -180,32 +207,64 @@ def _require_psd(covariance: Tensor, slack: float) -> None:
     lifted = covariance + slack * torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
     if bool((torch.linalg.cholesky_ex(lifted).info != 0).any()):
         smallest = torch.linalg.eigvalsh(covariance)[:, 0]
-        raise InputError("a covariance is not positive semi-definite", f"class {int(smallest.argmin())}: eigenvalue {float(smallest.min()):.3g}", "pass a covariance, or project it")
+        raise InputError(
+            "a covariance is not positive semi-definite",
+            f"class {int(smallest.argmin())}: eigenvalue {float(smallest.min()):.3g}",
+            "pass a covariance, or project it",
+        )
 
 
 def _require_finite(values: Tensor, name: str) -> None:
     if not bool(torch.isfinite(values).all()):
         where = tuple(int(i) for i in (~torch.isfinite(values)).nonzero()[0])
-        raise InputError(f"{name} is not finite", f"entry {where}: {float(values[where])}", "remove the samples that made it")
+        raise InputError(
+            f"{name} is not finite", f"entry {where}: {float(values[where])}", "remove the samples that made it"
+        )
 
 
 def _weights(array: Any, covariance: Tensor) -> Tensor:
-    weight = torch.as_tensor(array.detach() if isinstance(array, Tensor) else np.asarray(array), dtype=covariance.dtype, device=covariance.device)
-    if weight.ndim not in (0, 2, 3) or (weight.ndim and weight.shape[-2:] != covariance.shape[-2:]) or (weight.ndim == 3 and len(weight) not in (1, len(covariance))):
-        raise InputError("weights do not fit the covariances", f"shape {tuple(weight.shape)} against {tuple(covariance.shape)}", "pass [C, p, p], [p, p] or a number")
+    weight = torch.as_tensor(
+        array.detach() if isinstance(array, Tensor) else np.asarray(array),
+        dtype=covariance.dtype,
+        device=covariance.device,
+    )
+    if (
+        weight.ndim not in (0, 2, 3)
+        or (weight.ndim and weight.shape[-2:] != covariance.shape[-2:])
+        or (weight.ndim == 3 and len(weight) not in (1, len(covariance)))
+    ):
+        raise InputError(
+            "weights do not fit the covariances",
+            f"shape {tuple(weight.shape)} against {tuple(covariance.shape)}",
+            "pass [C, p, p], [p, p] or a number",
+        )
     weight = weight.expand(covariance.shape).clone()
     _require_finite(weight, "weight")
     if float(weight.min()) < 0 or float(weight.max()) > 1:
-        raise InputError("weights must lie in [0, 1]", f"range {float(weight.min()):g}..{float(weight.max()):g}", "scale gamma, not the weights")
+        raise InputError(
+            "weights must lie in [0, 1]",
+            f"range {float(weight.min()):g}..{float(weight.max()):g}",
+            "scale gamma, not the weights",
+        )
     if float((weight - weight.transpose(1, 2)).abs().max()) > 1e-6:
-        raise InputError("weights are not symmetric", f"largest difference {float((weight - weight.transpose(1, 2)).abs().max()):.3g}", "pass (W + W.T) / 2")
+        raise InputError(
+            "weights are not symmetric",
+            f"largest difference {float((weight - weight.transpose(1, 2)).abs().max()):.3g}",
+            "pass (W + W.T) / 2",
+        )
     return (weight + weight.transpose(1, 2)) / 2
 
 
 def _levels(number: Any, length: int, name: str, like: Tensor) -> Tensor:
-    level = torch.as_tensor(number.detach() if isinstance(number, Tensor) else np.asarray(number, dtype=np.float64), dtype=like.dtype, device=like.device)
+    level = torch.as_tensor(
+        number.detach() if isinstance(number, Tensor) else np.asarray(number, dtype=np.float64),
+        dtype=like.dtype,
+        device=like.device,
+    )
     if level.numel() not in (1, length) or not bool(torch.isfinite(level).all()) or float(level.min()) < 0:
-        raise InputError(f"{name} must be finite and not negative", f"{name} = {number}", f"pass a number or {length} numbers >= 0")
+        raise InputError(
+            f"{name} must be finite and not negative", f"{name} = {number}", f"pass a number or {length} numbers >= 0"
+        )
     return level.reshape(-1).expand(length).clone()
 
 
@@ -217,9 +276,17 @@ def _start(initial: Any, problem: Problem) -> Tensor:
     start = torch.as_tensor(array, dtype=covariance.dtype, device=covariance.device)
     start = start[None] if start.ndim == 2 else start
     if start.shape != covariance.shape:
-        raise InputError("the warm start does not fit the covariances", f"shape {tuple(start.shape)} against {tuple(covariance.shape)}", "pass [C, p, p]")
+        raise InputError(
+            "the warm start does not fit the covariances",
+            f"shape {tuple(start.shape)} against {tuple(covariance.shape)}",
+            "pass [C, p, p]",
+        )
     if bool((torch.linalg.cholesky_ex(start).info != 0).any()):
-        raise InputError("the warm start is not positive definite", f"shape {tuple(start.shape)}", "pass the precision of an earlier fit")
+        raise InputError(
+            "the warm start is not positive definite",
+            f"shape {tuple(start.shape)}",
+            "pass the precision of an earlier fit",
+        )
     return start.clone()
 
 
@@ -227,7 +294,10 @@ def _solve_components(problem: Problem, start: Tensor, labels: np.ndarray, job: 
     """Solve every component and assemble the precision; tighten a component whose share spoils the total."""
     precision = torch.zeros_like(start)
     sizes = np.bincount(labels)
-    free_diagonal = float(torch.diagonal(problem.penalty.common).abs().max()) == 0 and float(torch.diagonal(problem.penalty.specific, dim1=1, dim2=2).abs().max()) == 0
+    free_diagonal = (
+        float(torch.diagonal(problem.penalty.common).abs().max()) == 0
+        and float(torch.diagonal(problem.penalty.specific, dim1=1, dim2=2).abs().max()) == 0
+    )
     single = np.flatnonzero(sizes[labels] == 1)
     blocks = [np.flatnonzero(labels == k) for k in np.flatnonzero(sizes > 1)]
     if len(single) and free_diagonal:
@@ -244,10 +314,21 @@ def _solve_components(problem: Problem, start: Tensor, labels: np.ndarray, job: 
     return precision, iterates
 
 
-def _result(template: Any, problem: Problem, precision: Tensor, iterates: list[Iterate], labels: np.ndarray, tol: float, seconds: float, solver: str) -> JointResult:
+def _result(
+    template: Any,
+    problem: Problem,
+    precision: Tensor,
+    iterates: list[Iterate],
+    labels: np.ndarray,
+    tol: float,
+    seconds: float,
+    solver: str,
+) -> JointResult:
     common, specific = split(precision, problem.penalty)
     diagonal = torch.diagonal(precision, dim1=1, dim2=2)
-    free = (torch.diagonal(problem.penalty.common) == 0) & (torch.diagonal(problem.penalty.specific, dim1=1, dim2=2) == 0).all(0)
+    free = (torch.diagonal(problem.penalty.common) == 0) & (
+        torch.diagonal(problem.penalty.specific, dim1=1, dim2=2) == 0
+    ).all(0)
     common.diagonal().copy_(torch.where(free, diagonal.mean(0), torch.diagonal(common)))
     specific = precision - common
     precision = common + specific

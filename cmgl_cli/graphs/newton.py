@@ -104,7 +104,9 @@ def curve(inverse: Array, direction: Array, face: tuple[Array, Array], work: Arr
     project(out, *face)
 
 
-def conjugate_gradients(inverse: Array, gradient: Array, start: Array, kind: Array, goal: float, max_steps: int) -> tuple[Array, int]:
+def conjugate_gradients(
+    inverse: Array, gradient: Array, start: Array, kind: Array, goal: float, max_steps: int
+) -> tuple[Array, int]:
     """Minimise the quadratic model over the subspace of the pattern from ``start``,.
 
     The model is <G, D> + <D, W D W> / 2, with sqrt(alpha) taken into W. Returns direction and number of steps.

@@ -44,7 +44,9 @@ class Nonparanormal:
 
     def __init__(self, scope: str = "pooled", max_knots: int = 2049):
         if scope not in SCOPES:
-            raise InputError("unknown scope of the nonparanormal transform", f"scope = {scope!r}", f"use one of {SCOPES}")
+            raise InputError(
+                "unknown scope of the nonparanormal transform", f"scope = {scope!r}", f"use one of {SCOPES}"
+            )
         if max_knots < 3:
             raise InputError("too few knots", f"max_knots = {max_knots}", "use at least 3")
         self.scope, self.max_knots = scope, max_knots
@@ -72,7 +74,9 @@ class Nonparanormal:
         Class scope needs ``label``, the class whose transform is applied.
         """
         values, group = self._checked(z), self._group(label)
-        columns = [np.interp(values[:, j], self.knots_[group, j], self.scores_[group, j]) for j in range(values.shape[1])]
+        columns = [
+            np.interp(values[:, j], self.knots_[group, j], self.scores_[group, j]) for j in range(values.shape[1])
+        ]
         return np.stack(columns, axis=1)
 
     def log_jacobian(self, z: ArrayLike, label: int | None = None) -> Array:
@@ -106,8 +110,14 @@ class Nonparanormal:
         """Rebuild a fitted transform from `to_arrays`; equal to the original bit for bit."""
         missing = {"knots", "scores", "counts", "max_knots", "class_scope"} - set(arrays)
         if missing:
-            raise InputError("incomplete state of a nonparanormal transform", f"missing: {sorted(missing)}", "pass all of to_arrays()")
-        self = cls("class" if bool(np.asarray(arrays["class_scope"])) else "pooled", int(np.asarray(arrays["max_knots"])))
+            raise InputError(
+                "incomplete state of a nonparanormal transform",
+                f"missing: {sorted(missing)}",
+                "pass all of to_arrays()",
+            )
+        self = cls(
+            "class" if bool(np.asarray(arrays["class_scope"])) else "pooled", int(np.asarray(arrays["max_knots"]))
+        )
         self.knots_ = np.array(arrays["knots"], dtype=np.float64)
         self.scores_ = np.array(arrays["scores"], dtype=np.float64)
         self.counts_ = np.array(arrays["counts"], dtype=np.int64)
@@ -121,18 +131,28 @@ class Nonparanormal:
         self._check_fitted()
         values = _matrix(z)
         if values.shape[1] != self.knots_.shape[1]:
-            raise InputError("number of nodes differs from the fit", f"{values.shape[1]} against {self.knots_.shape[1]}", "transform the nodes the fit saw")
+            raise InputError(
+                "number of nodes differs from the fit",
+                f"{values.shape[1]} against {self.knots_.shape[1]}",
+                "transform the nodes the fit saw",
+            )
         return values
 
     def _group(self, label: int | None) -> int:
         if self.scope == "pooled":
             return 0
         if label is None or not 0 <= int(label) < len(self.knots_):
-            raise InputError("class scope needs the class whose transform is applied", f"label = {label!r}", f"pass a label in 0..{len(self.knots_) - 1}")
+            raise InputError(
+                "class scope needs the class whose transform is applied",
+                f"label = {label!r}",
+                f"pass a label in 0..{len(self.knots_) - 1}",
+            )
         return int(label)
 
 
-def shapiro_pass_rate(z: ArrayLike, labels: ArrayLike | None = None, level: float = 0.05, max_samples: int = 5000) -> float:
+def shapiro_pass_rate(
+    z: ArrayLike, labels: ArrayLike | None = None, level: float = 0.05, max_samples: int = 5000
+) -> float:
     """Return the share of (class, node) pairs whose Shapiro-Wilk test keeps normality at ``level``.
 
     Meant for held-out data: on the sample the ranks came from it is one by construction.
@@ -157,7 +177,11 @@ def shapiro_pass_rate(z: ArrayLike, labels: ArrayLike | None = None, level: floa
         thinned = group[np.linspace(0, len(group) - 1, min(len(group), max_samples)).astype(int)]
         passed += [np.ptp(column) > 0 and shapiro(column).pvalue > level for column in thinned.T]
     if not passed:
-        raise InputError("no class has enough samples for a normality test", f"N = {len(values)}", "pass at least 3 samples of a class")
+        raise InputError(
+            "no class has enough samples for a normality test",
+            f"N = {len(values)}",
+            "pass at least 3 samples of a class",
+        )
     return float(np.mean(passed))
 
 
@@ -167,7 +191,11 @@ def _matrix(z: ArrayLike) -> Array:
         raise InputError("expected a matrix of samples by nodes", f"shape {values.shape}", "pass an array [N, p]")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise InputError("values are not finite", f"sample {row}, node {column}: {values[row, column]}", "remove or impute the sample")
+        raise InputError(
+            "values are not finite",
+            f"sample {row}, node {column}: {values[row, column]}",
+            "remove or impute the sample",
+        )
     return values
 
 
@@ -176,11 +204,19 @@ def _split(values: Array, labels: ArrayLike | None, minimum: int = 2) -> list[Ar
         raise InputError("class scope needs labels", "labels = None", "pass labels [N] in 0..C-1")
     classes = np.asarray(labels)
     if classes.shape != (len(values),) or classes.dtype.kind not in "iu" or classes.min() < 0:
-        raise InputError("labels do not fit the samples", f"shape {classes.shape}, dtype {classes.dtype}", f"pass {len(values)} integers in 0..C-1")
+        raise InputError(
+            "labels do not fit the samples",
+            f"shape {classes.shape}, dtype {classes.dtype}",
+            f"pass {len(values)} integers in 0..C-1",
+        )
     groups = [values[classes == c] for c in range(int(classes.max()) + 1)]
     for c, group in enumerate(groups):
         if len(group) < minimum:
-            raise InputError("a class has too few samples for its own transform", f"class {c}: {len(group)} samples", "use scope='pooled' or drop the class")
+            raise InputError(
+                "a class has too few samples for its own transform",
+                f"class {c}: {len(group)} samples",
+                "use scope='pooled' or drop the class",
+            )
     return groups
 
 
@@ -196,8 +232,14 @@ def _group_knots(values: Array, max_knots: int, group: int, scope: str) -> tuple
     for j in range(p):
         ordered = np.sort(values[:, j])
         if ordered[0] == ordered[-1]:
-            where = f"node {j}" + (f" of class {group}" if scope == "class" else "") + f": every value is {ordered[0]:g}"
-            raise InputError("a node is constant, so it has no ranks", where, "drop the node, or use scope='pooled' if it varies over classes")
+            where = (
+                f"node {j}" + (f" of class {group}" if scope == "class" else "") + f": every value is {ordered[0]:g}"
+            )
+            raise InputError(
+                "a node is constant, so it has no ranks",
+                where,
+                "drop the node, or use scope='pooled' if it varies over classes",
+            )
         knots[j] = ordered[positions]
         below = np.searchsorted(ordered, knots[j], side="left")
         upto = np.searchsorted(ordered, knots[j], side="right")

@@ -33,10 +33,14 @@ def attention_prior(attention: ArrayLike) -> Array:
     if maps.ndim == 2:
         maps = maps[None]
     if maps.ndim < 3:
-        raise InputError("attention needs classes, nodes and patches", f"shape {maps.shape}", "pass an array [C, p, N_p]")
+        raise InputError(
+            "attention needs classes, nodes and patches", f"shape {maps.shape}", "pass an array [C, p, N_p]"
+        )
     maps = maps.reshape(*maps.shape[:2], -1)
     if not np.isfinite(maps).all() or (maps < 0).any():
-        raise InputError("attention must be finite and non-negative", f"minimum {np.nanmin(maps):g}", "pass softmax weights")
+        raise InputError(
+            "attention must be finite and non-negative", f"minimum {np.nanmin(maps):g}", "pass softmax weights"
+        )
     norm = np.linalg.norm(maps, axis=2, keepdims=True)
     if (norm == 0).any():
         label, node, _ = np.argwhere(norm == 0)[0]
@@ -93,7 +97,9 @@ def penalty_scale(weights: ArrayLike) -> Array:
     p = values.shape[-1]
     total = values.sum(axis=(1, 2)) - np.trace(values, axis1=1, axis2=2)
     if (total <= 0).any():
-        raise InputError("weights of a class are all zero", f"class {int(np.argmin(total))}", "lower k or set a weight floor")
+        raise InputError(
+            "weights of a class are all zero", f"class {int(np.argmin(total))}", "lower k or set a weight floor"
+        )
     return p * (p - 1) / total
 
 

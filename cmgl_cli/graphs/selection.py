@@ -21,7 +21,11 @@ def log_likelihood(precision: ArrayLike, covariance: ArrayLike) -> Array:
     omega, sigma = np.asarray(precision, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
     sign, determinant = np.linalg.slogdet(omega)
     if (sign <= 0).any():
-        raise InputError("a precision matrix is not positive definite", f"class {int(np.argmin(sign))}", "pass the precision of a fit")
+        raise InputError(
+            "a precision matrix is not positive definite",
+            f"class {int(np.argmin(sign))}",
+            "pass the precision of a fit",
+        )
     return determinant - np.einsum("cij,cij->c", sigma, omega)
 
 
@@ -100,7 +104,11 @@ class Grid:
         if self.criterion not in ("ebic", "heldout", "score"):
             raise UsageError("unknown criterion", f"criterion = {self.criterion!r}", "use 'ebic', 'heldout' or 'score'")
         if not (len(self.k) and len(self.rho) and len(self.gamma)):
-            raise UsageError("the grid is empty", f"{len(self.k)} k, {len(self.rho)} rho, {len(self.gamma)} gamma", "give each at least one value")
+            raise UsageError(
+                "the grid is empty",
+                f"{len(self.k)} k, {len(self.rho)} rho, {len(self.gamma)} gamma",
+                "give each at least one value",
+            )
 
     @property
     def cells(self) -> list[tuple[float, float]]:
@@ -207,7 +215,15 @@ def select_joint(  # noqa: PLR0913
     """
     grid = grid or Grid()
     _require_criterion(grid, folds, score)
-    study = _Study(np.asarray(covariances, dtype=np.float64), np.asarray(prior, dtype=np.float64), np.asarray(counts, dtype=np.float64), grid, folds, score, progress)
+    study = _Study(
+        np.asarray(covariances, dtype=np.float64),
+        np.asarray(prior, dtype=np.float64),
+        np.asarray(counts, dtype=np.float64),
+        grid,
+        folds,
+        score,
+        progress,
+    )
     cells = []
     for index, key in enumerate(grid.cells):
         cell = (done or {}).get(key)
@@ -231,14 +247,18 @@ class _Study:
     score: Score | None
     progress: Callable[[], None] | None
 
-    def fit(self, rho: float, gamma: float, k: ArrayLike, initial: Any, tol: float | None = None, covariances: Any = None) -> tuple[JointResult, Array]:
+    def fit(
+        self, rho: float, gamma: float, k: ArrayLike, initial: Any, tol: float | None = None, covariances: Any = None
+    ) -> tuple[JointResult, Array]:
         n_classes = len(self.covariances)
         prior = np.broadcast_to(self.prior, self.covariances.shape)
         weights = prior_weights(prior, k, self.grid.midpoint)
         level = gamma * penalty_scale(weights) if self.grid.preserve_penalty else np.full(n_classes, gamma)
         common = rho * n_classes if self.grid.scale_rho else rho
         target = self.covariances if covariances is None else covariances
-        result = fit_joint(target, weights, common, level, initial=initial, tol=tol or self.grid.tol, **self.grid.fit_options)
+        result = fit_joint(
+            target, weights, common, level, initial=initial, tol=tol or self.grid.tol, **self.grid.fit_options
+        )
         if self.progress is not None:
             self.progress()
         return result, weights
@@ -260,10 +280,22 @@ class _Study:
         if (chosen == chosen[0]).all():
             final = fits[float(chosen[0])]
         else:
-            final, _ = self.fit(rho, gamma, chosen, fits[float(np.median(chosen))] if float(np.median(chosen)) in fits else initial)
+            final, _ = self.fit(
+                rho, gamma, chosen, fits[float(np.median(chosen))] if float(np.median(chosen)) in fits else initial
+            )
             seconds += final.seconds
         total = ebic(final.precision, self.covariances, self.counts, self.grid.ebic_gamma)
-        return Cell(rho, gamma, chosen, table, np.array(edges), np.array(gaps), total, self._rank(final, total, rho, gamma, chosen), seconds)
+        return Cell(
+            rho,
+            gamma,
+            chosen,
+            table,
+            np.array(edges),
+            np.array(gaps),
+            total,
+            self._rank(final, total, rho, gamma, chosen),
+            seconds,
+        )
 
     def _choose(self, table: Array) -> Array:
         ks = np.asarray(self.grid.k, dtype=np.float64)
@@ -293,4 +325,6 @@ def _require_criterion(grid: Grid, folds: Folds | None, score: Score | None) -> 
 def _edges_of_grid(best: Cell, grid: Grid) -> tuple[str, ...]:
     chosen = {"rho": [best.rho], "gamma": [best.gamma], "k": [k for k in best.k if k != 0]}
     axes = {"rho": grid.rho, "gamma": grid.gamma, "k": grid.k}
-    return tuple(name for name, axis in axes.items() if len(axis) > 1 and any(v in (min(axis), max(axis)) for v in chosen[name]))
+    return tuple(
+        name for name, axis in axes.items() if len(axis) > 1 and any(v in (min(axis), max(axis)) for v in chosen[name])
+    )

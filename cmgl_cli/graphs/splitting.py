@@ -22,7 +22,7 @@ SETTLED = 0.002
 
 @njit(cache=True)
 def prox_penalty(point, mu, weight, rho, out, common):
-    """out <- proximal point of h / mu at ``point`` [C, p, p]; its common part into ``common``."""
+    """Out <- proximal point of h / mu at ``point`` [C, p, p]; its common part into ``common``."""
     n_classes, p = point.shape[0], point.shape[1]
     values, bound, solution = np.empty(n_classes), np.empty(n_classes), np.empty(n_classes)
     curvature = np.full(n_classes, mu)
@@ -86,7 +86,9 @@ class Anderson:
                 x -= mix @ recent
 
 
-def split_start(sigma: Array, state: tuple[Array, Array], weight: Array, rho: float, alpha: Array, limit: int) -> tuple[Array, Array, int, bool]:
+def split_start(
+    sigma: Array, state: tuple[Array, Array], weight: Array, rho: float, alpha: Array, limit: int
+) -> tuple[Array, Array, int, bool]:
     """Run the splitting from (precision, dual) until the pattern settles or ``limit`` steps are done.
 
     Settled: the share of entries that changed their class (zero, tied, free) within 5 steps is at most `SETTLED`, and

@@ -72,7 +72,11 @@ def edge_stability(  # noqa: PLR0913
     if scheme not in SCHEMES:
         raise UsageError("unknown resampling scheme", f"scheme = {scheme!r}", f"use one of {SCHEMES}")
     if n_resamples < 1 or (fraction is not None and not 0 < fraction <= 1):
-        raise UsageError("resampling needs a positive number and a share in (0, 1]", f"n_resamples = {n_resamples}, fraction = {fraction}", "correct them")
+        raise UsageError(
+            "resampling needs a positive number and a share in (0, 1]",
+            f"n_resamples = {n_resamples}, fraction = {fraction}",
+            "correct them",
+        )
     values, classes = np.asarray(z, dtype=np.float64), np.asarray(labels)
     rng = np.random.default_rng(seed)
     n_classes, p = int(classes.max()) + 1, values.shape[1]
@@ -102,7 +106,9 @@ def stars(instabilities: Sequence[float], threshold: float = 0.05) -> int:
     return int(accepted[-1]) if len(accepted) else 0
 
 
-def _resample(classes: NDArray[Any], n_classes: int, scheme: str, fraction: float | None, rng: np.random.Generator) -> NDArray[np.int64]:
+def _resample(
+    classes: NDArray[Any], n_classes: int, scheme: str, fraction: float | None, rng: np.random.Generator
+) -> NDArray[np.int64]:
     rows = []
     for c in range(n_classes):
         members = np.flatnonzero(classes == c)

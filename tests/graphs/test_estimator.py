@@ -55,7 +55,9 @@ def test_stability_separates_true_from_false_edges():
         return fit_joint(sigma, 1.0, 0.4, 0.25)
 
     for scheme in ("subsample", "bootstrap"):
-        found = edge_stability(x, y, fit, n_resamples=10, scheme=scheme, seed=1, on_resample=lambda i, n: calls.append(i))
+        found = edge_stability(
+            x, y, fit, n_resamples=10, scheme=scheme, seed=1, on_resample=lambda i, n: calls.append(i)
+        )
         assert found.frequency[:, 0, 1].min() == 1.0 and found.frequency[0, 2, 3] == 1.0
         assert found.frequency[:, 4, 5].max() < 0.6
         assert 0 <= found.instability <= 0.5

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from .problems import covariances, random_weights, reference
 
 from cmgl_cli.graphs import fit_joint
+
+from .problems import covariances, random_weights, reference
 
 # (classes, p, n, zero weights, rho, gamma, penalised diagonal, factors)
 CASES = [

@@ -80,7 +80,9 @@ def test_limits_are_the_independent_and_the_pooled_fit():
         alone = fit_joint(sigma[c], 1.0, 0.1, 1e3, tol=1e-10)
         np.testing.assert_allclose(apart.precision[c], alone.precision[0], atol=1e-5)
     assert (apart.common[~np.eye(6, dtype=bool)] == 0).all()
-    np.testing.assert_allclose(fit_joint(sigma, 1.0, 0.0, 0.1, solver="independent", tol=1e-10).precision, apart.precision, atol=1e-5)
+    np.testing.assert_allclose(
+        fit_joint(sigma, 1.0, 0.0, 0.1, solver="independent", tol=1e-10).precision, apart.precision, atol=1e-5
+    )
     pooled = fit_joint(sigma, 1.0, 0.3, 1e3, tol=1e-10)
     off = ~np.eye(6, dtype=bool)
     np.testing.assert_allclose(np.ptp(pooled.precision[:, off], axis=0), 0, atol=1e-12)
@@ -159,7 +161,10 @@ def test_prox_and_split_minimise(n_classes, seed, rho, curvature):
 
     for scale in (1e-3, 1e-1, 1.0):
         for _ in range(5):
-            assert total(t, out) <= total(t + scale * rng.standard_normal(), out + scale * rng.standard_normal(n_classes)) + 1e-12
+            assert (
+                total(t, out)
+                <= total(t + scale * rng.standard_normal(), out + scale * rng.standard_normal(n_classes)) + 1e-12
+            )
     common, specific = split(torch.tensor(v)[:, None], penalty)
     least = float(value(common, specific, penalty))
     candidates = [rho * abs(t) + (w * np.abs(v - t)).sum() for t in [0.0, *v]]

@@ -82,7 +82,9 @@ def test_shapiro_improves_on_held_out_data(rng):
     assert shapiro_pass_rate(Nonparanormal().fit(train).transform(test)) > 0.6
 
 
-@pytest.mark.parametrize(("values", "match"), [([[1.0, 2.0], [1.0, 3.0]], "node 0"), ([[np.nan, 1.0]], "node 0"), ([1.0], "shape")])
+@pytest.mark.parametrize(
+    ("values", "match"), [([[1.0, 2.0], [1.0, 3.0]], "node 0"), ([[np.nan, 1.0]], "node 0"), ([1.0], "shape")]
+)
 def test_bad_samples_are_named(values, match):
     with pytest.raises(InputError, match=match):
         Nonparanormal().fit(np.array(values))
@@ -147,7 +149,14 @@ def test_selection_resumes_and_reports_its_edge(rng):
     seen = []
     first = select_joint(sigma, prior, counts, grid, on_cell=lambda cell, i, n: seen.append((i, n)))
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
-    resumed = select_joint(sigma, prior, counts, grid, done={(c.rho, c.gamma): c for c in first.cells[:3]}, on_cell=lambda *a: seen.append(a))
+    resumed = select_joint(
+        sigma,
+        prior,
+        counts,
+        grid,
+        done={(c.rho, c.gamma): c for c in first.cells[:3]},
+        on_cell=lambda *a: seen.append(a),
+    )
     assert len(seen) == 5
     np.testing.assert_array_equal(resumed.result.precision, first.result.precision)
     assert first.best.score == max(c.score for c in first.cells)
