@@ -16,6 +16,8 @@ from rich.table import Table
 from cmgl_cli.errors import EXIT_BUG, CmglError
 
 LINE_EVERY_SECONDS = 30.0
+# tables in files and pipes: wide enough not to fold the comparison
+PLAIN_WIDTH = 160
 
 
 class Console:
@@ -34,7 +36,7 @@ class Console:
     def __init__(self, quiet: bool = False, as_json: bool = False, debug: bool = False):
         self.quiet, self.as_json, self.debug = quiet, as_json, debug
         self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._out = RichConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self._out = RichConsole(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
         self._results: dict[str, Any] = {}
 
     def info(self, text: str) -> None:

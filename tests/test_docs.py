@@ -1,4 +1,7 @@
-"""The documents say what the code does: schemas, configurations, links. ``python -m tests.test_docs`` rewrites the schemas."""
+"""The documents say what the code does: schemas, configurations, links.
+
+``python -m tests.test_docs`` rewrites the schemas.
+"""
 
 import re
 from pathlib import Path
