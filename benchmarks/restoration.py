@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.impute import KNNImputer
 
 from cmgl_cli.restoration import (
     TrainingBatch,
@@ -172,9 +173,7 @@ def synthetic_fold(kind, rate, fold, options):
 
 
 def row_peers(test, error):
-    """KNN, softImpute and normal EM on the 1000 station rows of the fold."""
-    from sklearn.impute import KNNImputer
-
+    """KNN over columns; softImpute and normal EM over the 1000 station rows of the fold."""
     rows = np.where(test.mask, test.observed, np.nan).reshape(-1, test.observed.shape[-1]).astype(float)
 
     def joined(filled):
@@ -184,10 +183,16 @@ def row_peers(test, error):
         rows, np.eye(rows.shape[1]), n_iter=30, regularize=lambda c: c + 0.01 * np.diag(np.diagonal(c))
     )
     return {
-        "knn": error(joined(KNNImputer(n_neighbors=10, weights="distance").fit_transform(rows))),
+        "knn": error(joined(similar_columns(rows.reshape(test.observed.shape)).reshape(rows.shape))),
         "soft-impute": error(joined(low_rank_fill(rows))),
         "mvn-em": error(joined(conditional_fill(rows, covariance).values)),
     }
+
+
+def similar_columns(matrices):
+    """Fill each matrix from its five most similar columns."""
+    imputer = KNNImputer(n_neighbors=5, weights="distance", keep_empty_features=True)
+    return np.stack([imputer.fit_transform(matrix.T).T for matrix in matrices])
 
 
 def bayes_answer(signals, test):

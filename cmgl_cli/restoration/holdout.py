@@ -12,8 +12,9 @@ def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> M
     """Return observed cells to hide, True where hidden, in the shapes of the gaps.
 
     The whole pattern of gaps is rolled by whole periods (then by any number of steps, where those do not suffice), so
-    that outages stay outages and a gap in January stays one. Rows that have gaps of their own lose a quarter of the stations struck, complete rows
-    lose all of them; blocks of time are dropped until at most 15 % of the observed cells are hidden.
+    that outages stay outages and a gap in January stays one. Rows that have gaps of their own lose a quarter of the
+    stations struck, complete rows lose all of them; blocks of time are dropped until at most 15 % of the observed
+    cells are hidden.
 
     Parameters
     ----------
@@ -27,11 +28,11 @@ def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> M
     n_times = len(missing)
     observed = ~missing
     hidden = np.zeros_like(missing)
-    own = np.asarray(missing.mean(axis=(1, 2)) > 0.05)
+    own: Mask = np.greater(missing.reshape(n_times, -1).mean(axis=1), 0.05)
     whole = rng.permutation(np.arange(1, max(1, n_times // period)))[:_SHIFTS] * period
     for shift in [*whole, *rng.permutation(np.arange(1, max(2, n_times)))[:_SHIFTS]]:
         struck = np.roll(missing, shift, axis=0) & observed
-        spared = rng.random(missing.shape[1]) > 0.25
+        spared: Mask = np.greater(rng.random(missing.shape[1]), 0.25)
         struck &= ~(own[:, None, None] & spared[None, :, None])
         hidden |= struck
         if hidden.sum() >= _LEAST * observed.sum():

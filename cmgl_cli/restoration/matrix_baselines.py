@@ -42,21 +42,16 @@ def graph_lowpass(observed: Tensor, mask: Tensor, *, n_neighbors: int = 6, seed:
 
 
 def svd_fill(observed: Tensor, mask: Tensor, *, n_iter: int = 20, seed: int = 0) -> Tensor:
-    """Fill each matrix by iterated truncation of its singular values, the rank by hold-out.
-
-    The samples are stacked by columns where they are several: they share the stations.
-    """
+    """Fill each matrix by iterated truncation of its singular values, one rank for all by hold-out."""
 
     def fill(known: Tensor, rank: int) -> Tensor:
         current = additive_fill(observed, known)
         for _ in range(n_iter):
-            flat = torch.where(known, observed, current).movedim(-2, 0).flatten(1)
-            u, s, vt = torch.linalg.svd(flat, full_matrices=False)
-            low = (u[:, :rank] * s[:rank]) @ vt[:rank]
-            current = low.reshape(observed.shape[-2], *observed.shape[:-2], observed.shape[-1]).movedim(0, -2)
+            u, s, vt = torch.linalg.svd(torch.where(known, observed, current), full_matrices=False)
+            current = (u[..., :rank] * s[..., None, :rank]) @ vt[..., :rank, :]
         return current
 
-    ranks = [rank for rank in _RANKS if rank < observed.shape[-2]]
+    ranks = [rank for rank in _RANKS if rank < min(observed.shape[-2:])]
     return _by_holdout(fill, ranks, observed, mask, seed)
 
 

@@ -85,7 +85,8 @@ def low_rank_fill(rows: Array, *, seed: int = 0, n_iter: int = 15) -> Array:
     hidden = observed & (np.random.default_rng(seed).random(rows.shape) < 0.1)
     training = np.where(hidden, np.nan, rows)
     largest = float(np.linalg.norm(np.where(observed & ~hidden, rows, 0.0), 2))
-    current, best, chosen = np.zeros_like(rows), np.inf, largest
+    current = np.zeros_like(rows)
+    best, chosen = float("inf"), largest
     for threshold in largest * np.geomspace(0.4, 0.01, 7):
         current = _soft_thresholded(training, current, threshold, n_iter)
         error = float(((current - rows)[hidden] ** 2).mean()) if hidden.any() else 0.0
@@ -104,7 +105,7 @@ def _soft_thresholded(rows: Array, start: Array, threshold: float, n_iter: int) 
         updated = (u * np.maximum(s - threshold, 0.0)) @ vt
         change = np.linalg.norm(updated - current)
         current = updated
-        if change < 3e-3 * max(np.linalg.norm(current), 1e-12):
+        if change < 3e-3 * max(float(np.linalg.norm(current)), 1e-12):
             break
     return current
 
