@@ -55,7 +55,7 @@ def independent_problem(problem: Problem) -> Problem:
 
 
 def two_stage_common(problem: Problem, tol: float, max_iter: int) -> Tensor:
-    """Return the first stage's Theta: the graphical lasso of the weighted mean covariance at penalty rho / sum alpha."""
+    """Return the first stage's Theta, the graphical lasso of the weighted mean covariance at rho / sum alpha."""
     alpha = problem.alpha.sum()
     pooled = (problem.scale * problem.covariance).sum(0, keepdim=True) / alpha
     penalty = problem.penalty.common[None] / alpha

@@ -78,7 +78,7 @@ class Moments:
         self.counts[label] = total
 
     def covariances(self, centred: bool = True) -> Array:
-        """Return the covariance of each class [C, p, p], divided by n_c; about zero instead of the mean if not ``centred``.
+        """Return the covariance of each class [C, p, p], divided by n_c; about zero if not ``centred``.
 
         Raises
         ------

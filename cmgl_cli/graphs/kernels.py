@@ -52,7 +52,7 @@ def prox_entry(values, curvature, weight, rho, out):
 
 
 @njit(cache=True, fastmath=FAST)
-def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):
+def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):  # noqa: PLR0913
     """Minimise over every column in turn, exactly up to ``tol``; return the largest change of an entry.
 
     With column j of Omega_c = (theta, theta_jj) and V = (Omega_c without j)^{-1}, the column's problem is
@@ -194,7 +194,7 @@ def objective(sigma, omega, common, weight, rho, alpha):
 
 @njit(cache=True, fastmath=FAST)
 def dual_value(sigma, inverse, weight, rho, alpha):
-    """Return the dual value at the projection of alpha (Omega^{-1} - Sigma) onto the polytopes; -inf outside its domain."""
+    """Return the dual value at the projection of alpha (Omega^{-1} - Sigma) onto the polytopes, or -inf."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
     point = np.empty((n_classes, p, p))
     values, ones, bound, out = np.empty(n_classes), np.ones(n_classes), np.empty(n_classes), np.empty(n_classes)

@@ -95,7 +95,7 @@ class Nonparanormal:
         return total
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the fitted state as plain arrays: ``knots``, ``scores``, ``counts``, ``max_knots``, ``class_scope``."""
+        """Return the state as plain arrays: ``knots``, ``scores``, ``counts``, ``max_knots``, ``class_scope``."""
         self._check_fitted()
         return {
             "knots": self.knots_.copy(),

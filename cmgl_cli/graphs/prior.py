@@ -53,7 +53,7 @@ def attention_prior(attention: ArrayLike) -> Array:
 
 
 def prior_weights(prior: ArrayLike, k: ArrayLike, midpoint: ArrayLike = 0.5) -> Array:
-    """Return the penalty weights ``W = 1 - 1 / (1 + exp(-k (P - midpoint)))``, equation (11), as sigmoid(-k (P - midpoint)).
+    """Return the penalty weights ``W = 1 - 1 / (1 + exp(-k (P - midpoint)))``, equation (11), in stable form.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def prior_weights(prior: ArrayLike, k: ArrayLike, midpoint: ArrayLike = 0.5) -> 
     values = np.asarray(prior, dtype=np.float64)
     sharpness, centre = np.asarray(k, dtype=np.float64), np.asarray(midpoint, dtype=np.float64)
     if not (np.isfinite(sharpness).all() and (sharpness >= 0).all()):
-        raise InputError("sharpness must be finite and not negative", f"k = {k}", "use values in 0..50")
+        raise InputError("sharpness must be finite and not negative", f"k = {k!r}", "use values in 0..50")
     if sharpness.ndim:
         sharpness = sharpness[:, None, None]
     if centre.ndim:
@@ -132,6 +132,6 @@ def summarize_prior(prior: ArrayLike) -> PriorSummary:
         raise InputError("a prior needs at least two nodes", f"shape {values.shape}", "pass an array [C, p, p]")
     rows, columns = np.triu_indices(values.shape[-1], 1)
     entries = values[..., rows, columns].ravel()
-    five = np.quantile(entries, [0, 0.25, 0.5, 0.75, 1])
+    low, first, middle, third, high = (float(v) for v in np.quantile(entries, [0, 0.25, 0.5, 0.75, 1]))
     spread = float(np.quantile(entries, 0.95) - np.quantile(entries, 0.05))
-    return PriorSummary(tuple(float(v) for v in five), spread, float((entries > 0.95).mean()), spread >= 0.05)
+    return PriorSummary((low, first, middle, third, high), spread, float((entries > 0.95).mean()), spread >= 0.05)

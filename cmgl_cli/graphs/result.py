@@ -8,7 +8,7 @@ from cmgl_cli.errors import NotConvergedError
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a solver's history: iteration, objective, dual objective, certified gap, CPU seconds of the process."""
+    """One line of a solver's history: iteration, objective, dual objective, certified gap, CPU seconds."""
 
     iteration: int
     objective: float
@@ -78,7 +78,7 @@ class JointResult:
         if not self.converged:
             raise NotConvergedError(
                 "the joint fit stopped before its tolerance",
-                f"relative gap {self.relative_gap:.3g} > {self.tol:.3g} after {self.n_iter} iterations of {self.solver}",
+                f"relative gap {self.relative_gap:.3g} > {self.tol:.3g} after {self.n_iter} steps of {self.solver}",
                 "raise max_iter, loosen tol, or use solver='admm'",
             )
         return self

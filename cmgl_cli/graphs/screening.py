@@ -55,7 +55,8 @@ def require_bounded(problem: Problem) -> None:
     worst = int(torch.linalg.eigvalsh(covariance)[:, 0].argmin())
     raise InputError(
         "the problem may be unbounded: a covariance is singular and its penalty leaves directions free",
-        f"class {worst}; smallest penalty gamma W off the diagonal {_smallest(problem.penalty.specific):.3g}, rho {float(problem.penalty.common.max()):.3g}",
+        f"class {worst}; smallest gamma W off the diagonal {_smallest(problem.penalty.specific):.3g}, "
+        f"rho {float(problem.penalty.common.max()):.3g}",
         "set a weight floor (weight_floor=0.01), add a ridge (ridge=0.01), or raise rho",
     )
 

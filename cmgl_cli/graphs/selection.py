@@ -36,7 +36,7 @@ def ebic_per_class(precision: ArrayLike, covariance: ArrayLike, n: ArrayLike, ga
     sigma = np.asarray(covariance, dtype=np.float64).reshape(omega.shape)
     counts = np.broadcast_to(np.asarray(n, dtype=np.float64), omega.shape[:1])
     if not (np.isfinite(counts).all() and (counts > 0).all()):
-        raise InputError("eBIC needs the number of samples of every class", f"n = {n}", "pass positive counts")
+        raise InputError("eBIC needs the number of samples of every class", f"n = {n!r}", "pass positive counts")
     edges = np.triu(omega != 0, 1).sum(axis=(1, 2))
     return -counts * log_likelihood(omega, sigma) + edges * (np.log(counts) + 4 * gamma * np.log(omega.shape[-1]))
 
