@@ -67,8 +67,9 @@ def _all_lines(
     for _, i, k in blocks:
         own |= restored.filled[:, i, k]
     own &= (table.time >= dates.min()) & (table.time <= dates.max())
+    present = set(times)
     for t in np.flatnonzero(own):
-        if int(t) not in times:
+        if int(t) not in present:
             lines.append(_new_line(file, table.time[t], table.frequency))
             times.append(int(t))
     moments = np.concatenate([dates, table.time[times[len(dates) :]]])

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -39,12 +40,12 @@ class Restored:
                 found = f"{name} {np.shape(array)}, expected {self.table.values.shape}"
                 raise InputError("A restoration does not fit its table", found, "give [time, station, variable]")
 
-    @property
+    @cached_property
     def filled(self) -> np.ndarray:
         """Where the restoration fills a gap, bool [times, stations, variables]."""
         return ~self.table.observed & np.isfinite(self.values)
 
-    @property
+    @cached_property
     def complete(self) -> np.ndarray:
         """Observations, and the restoration where there are none; NaN where neither."""
         return np.where(self.filled, self.values, self.table.values)

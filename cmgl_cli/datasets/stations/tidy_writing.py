@@ -95,11 +95,11 @@ def _with_absent_rows(
         return body, cells
     texts = {t: row[columns.time] for (t, _), row in known}
     first = {i: row for (_, i), row in reversed(known)}
-    present = set(cells)
+    present, start, end = set(cells), min(texts), max(texts)
     absent = [
         (t, i)
         for t, i in np.argwhere(restored.filled.any(axis=2)).tolist()
-        if (t, i) not in present and i in first and min(texts) <= t <= max(texts)
+        if (t, i) not in present and i in first and start <= t <= end
     ]
     rows = []
     for t, i in absent:
@@ -109,8 +109,9 @@ def _with_absent_rows(
         for column in columns.places.values():
             row[column] = first[i][column]
         rows.append(row)
-    order = _order(cells, cells + absent)
-    return [(body + rows)[n] for n in order], [(cells + absent)[n] for n in order]
+    whole, places = body + rows, cells + absent
+    order = _order(cells, places)
+    return [whole[n] for n in order], [places[n] for n in order]
 
 
 def _order(cells: list[tuple[int, int]], whole: list[tuple[int, int]]) -> list[int]:
