@@ -41,7 +41,8 @@ def run_stage(
     request: Request, console: Console, *, force: bool = False, dry_run: bool = False, verify: bool = False
 ) -> None:
     """Run one stage in all variants that the settings ask for, and say what came out."""
-    request = _with_implied(request) if request.stage == "extract" else request
+    imply = {"extract": _with_implied, "twofold-restore": _named_after_input}.get(request.stage)
+    request = imply(request) if imply else request
     run = build_run(request.config, request.settings, request.stage)
     shard = _shard(request)
     for step in _steps(request, run, shard, console):
@@ -73,6 +74,14 @@ def _with_implied(request: Request) -> Request:
     else:
         return request
     settings["name"] = settings["name"] or settings["dataset"] or fallback
+    return replace(request, settings=settings)
+
+
+def _named_after_input(request: Request) -> Request:
+    """Name the experiment after the record that is restored."""
+    settings = dict(request.settings)
+    first = str(settings["input"] or "").split(",")[0]
+    settings["name"] = settings["name"] or settings["dataset"] or Path(first).stem or "stations"
     return replace(request, settings=settings)
 
 

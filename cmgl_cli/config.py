@@ -201,6 +201,29 @@ class ClassifyConfig:
     seed: int = _seed()
 
 
+@dataclass(frozen=True)
+class TwofoldRestoreConfig:
+    """Fill the gaps of station records, with standard errors."""
+
+    input: tuple[Path, ...] = option(
+        (), "Records: tidy CSV, NetCDF, npz, or the Japanese agency's CSV; one or several files.", results=False
+    )
+    stations: Path | None = _path("Station table: CSV with station,latitude,longitude,elevation.")
+    export: Path | None = _path("Also write the filled record: .nc, .csv, or the input's own layout.")
+    layout: Literal["auto", "own", "csv", "netcdf"] = option(
+        "auto", "Layout of the export.", choices=("auto", "own", "csv", "netcdf"), results=False
+    )
+    method: str = option("default", "default, or a method of the paper or a peer (docs/restoration.md lists them).")
+    variables: tuple[str, ...] = option((), "Only these variables. Default: all.")
+    exclude: tuple[str, ...] = option((), "Leave these stations out.")
+    start: str | None = option(None, "First time taken, as 1961-01.")
+    end: str | None = option(None, "Last time taken, as 1990-12.")
+    frequency: str | None = option(None, "hourly, daily or monthly, where it should not be recognised.")
+    simulate: str | None = option(None, "Hide observed cells and report the errors there: mcar:0.3 or outage:0.3:14.")
+    compare: bool = option(True, "Also print the hold-out skill of simpler methods.")
+    seed: int = _seed()
+
+
 STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
     {
         "render-text": RenderTextConfig,
@@ -209,6 +232,7 @@ STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
         "prior": PriorConfig,
         "fit-graphs": FitGraphsConfig,
         "classify": ClassifyConfig,
+        "twofold-restore": TwofoldRestoreConfig,
     }
 )
 
@@ -288,7 +312,7 @@ def build_run(
 
 def _run_config(top: dict[str, Any], stages: dict[str, Any], where: str) -> RunConfig:
     values = {key: _convert(value, TOP_KEYS[key] | None, key, where, {}) for key, value in top.items()}
-    until = values.get("until") or list(STAGE_CONFIGS)[-1]
+    until = values.get("until") or "classify"
     if until not in STAGE_CONFIGS:
         raise _bad("until", until, where, suggest(until, STAGE_CONFIGS))
     name = values.get("name") or values.get("dataset") or ""

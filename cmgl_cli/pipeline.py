@@ -39,6 +39,8 @@ class Step:
         Raised by hand when the numbers change.
     ignores : frozenset of str
         Settings that decide nothing in this variant.
+    alone : bool
+        It is not part of the chain that ``cmgl run`` brings up to date.
     settles_fast : bool
         What it reads beside artifacts can be looked at in milliseconds, so `status` does it.
     """
@@ -51,6 +53,7 @@ class Step:
     inputs: tuple[Input, ...] = ()
     ignores: frozenset[str] = frozenset()
     settles_fast: bool = False
+    alone: bool = False
 
     @property
     def label(self) -> str:
@@ -97,6 +100,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
     ),
+    Step("twofold-restore", "", 1, "restoration", "restored.h5", alone=True),
 )
 
 
@@ -150,7 +154,7 @@ def steps_of(run: RunConfig, stage: str | None = None) -> list[Step]:
     for step in STEPS:
         selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
         chosen = getattr(run.stages[step.stage], selector) if selector else "all"
-        due = step.stage == stage if stage else order.index(step.stage) <= order.index(run.until)
+        due = step.stage == stage if stage else not step.alone and order.index(step.stage) <= order.index(run.until)
         if chosen in {"all", "both", step.variant} and due:
             wanted.append(step)
     return wanted

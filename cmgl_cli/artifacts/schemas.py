@@ -212,6 +212,27 @@ _CLASSIFICATION = Schema(
     },
 )
 
+_RESTORATION = Schema(
+    "restoration",
+    1,
+    "Station records with their gaps filled: observed cells as they were, filled cells flagged, with standard errors.",
+    {
+        "time": _field("t", "str", "ISO 8601"),
+        "station": _field("s", "str", "station names"),
+        "variable": _field("v", "str", "variable names"),
+        "unit": _field("v", "str", "their units"),
+        "coordinates": _field("s 3", "float", "latitude, longitude (degrees), elevation (m); NaN where unknown"),
+        "values": _field("t s v", "float", "observed and filled values"),
+        "standard_error": _field("t s v", "float", "of filled cells; 0 where observed"),
+        "filled": _field("t s v", "bool", "True where a value was filled"),
+        "hidden": _field("t s v", "bool", "True where --simulate hid an observation"),
+        "skill/*": _field("...", "any", "errors on held-out observations, one row a variable and method"),
+        "simulated/*": _field("...", "any", "errors on the hidden cells, one row a variable"),
+        "graphs/*": _field("...", "any", "the learnt spatial and signed modality graph"),
+        "notes": _field("note", "str", "sentences a user should read"),
+    },
+)
+
 SCHEMAS: Mapping[str, Schema] = MappingProxyType(
-    {schema.name: schema for schema in (_RENDERS, _FEATURES, _NODES, _PRIOR, _GRAPHS, _CLASSIFICATION)}
+    {schema.name: schema for schema in (_RENDERS, _FEATURES, _NODES, _PRIOR, _GRAPHS, _CLASSIFICATION, _RESTORATION)}
 )
