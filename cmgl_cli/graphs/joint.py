@@ -307,7 +307,7 @@ def _solve_components(problem: Problem, start: Tensor, labels: np.ndarray, job: 
     iterates = []
     for nodes in sorted(blocks, key=len, reverse=True):
         part = restrict(problem, nodes)
-        grid = np.ix_(range(len(start)), nodes, nodes)
+        grid = np.ix_(np.arange(len(start)), nodes, nodes)
         iterate = ALGORITHMS[job.solver](part, start[grid], job.tol, job.max_iter)
         precision[grid] = iterate.precision
         iterates.append(iterate)

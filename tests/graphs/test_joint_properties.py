@@ -150,7 +150,7 @@ def test_single_precision_reaches_its_gap():
 def test_prox_and_split_minimise(n_classes, seed, rho, curvature):
     rng = np.random.default_rng(seed)
     v, w = rng.standard_normal(n_classes), rng.uniform(0, 1, n_classes) * (rng.uniform(size=n_classes) > 0.2)
-    penalty = Penalty(torch.tensor(w)[:, None], torch.tensor([rho]))
+    penalty = Penalty(torch.tensor(w)[:, None], torch.tensor([rho], dtype=torch.float64))
     common, specific = prox(torch.tensor(v)[:, None], penalty, curvature)
     x, out = (common + specific)[:, 0].numpy(), np.empty(n_classes)
     t = prox_entry(v, np.full(n_classes, curvature), w, rho, out)
