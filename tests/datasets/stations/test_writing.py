@@ -155,7 +155,7 @@ def test_many_files_go_into_a_folder(tmp_path):
     assert np.array_equal(read_stations(written).values, restored.table.values, equal_nan=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["csv", "netcdf"]))
 def test_exports_are_bit_identical(tmp_path_factory, seed, layout):
     if layout == "netcdf":
