@@ -14,10 +14,11 @@ import typer
 
 from cmgl_cli import __version__
 from cmgl_cli.commands import Request, run_stage
-from cmgl_cli.config import STAGE_CONFIGS, build_run
+from cmgl_cli.config import build_run
 from cmgl_cli.console import Console
 from cmgl_cli.errors import EXIT_INTERRUPTED, OutputError, UsageError
 from cmgl_cli.pipeline import STEPS, Job, run_all, status, summarize
+from cmgl_cli.settings import STAGE_CONFIGS
 
 app = typer.Typer(
     name="cmgl",

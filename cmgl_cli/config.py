@@ -1,240 +1,17 @@
-"""Settings: one frozen dataclass a stage, merged from defaults < YAML < environment < flags.
-
-The dataclasses are the only place where a setting is declared: the command line makes its flags from them, YAML
-keys and ``CMGL_<STAGE>_<SETTING>`` variables are checked against them, and `identity_settings` picks those that
-decide results (and so enter an artifact's identity).
-"""
+"""Settings merged: defaults < YAML < environment < flags, every value held against its declaration."""
 
 import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from cmgl_cli.errors import InputError, UsageError, suggest
-
-DEFAULT_ENCODER = "google/siglip2-base-patch16-224"
-GRID = (0.01, 0.05, 0.1, 0.2)
-SHARPNESSES = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
-
-
-def option(
-    default: Any,
-    about: str,
-    *,
-    choices: tuple[str, ...] = (),
-    least: float | None = None,
-    most: float | None = None,
-    results: bool = True,
-) -> Any:
-    """Declare a setting.
-
-    Parameters
-    ----------
-    default : any
-    about : str
-        The help text.
-    choices : tuple of str
-        The only words allowed.
-    least, most : float, optional
-        Inclusive bounds of a number, or of every number of a list.
-    results : bool
-        False for what changes speed or place but no number: it stays out of the identity.
-    """
-    return field(
-        default=default, metadata={"about": about, "choices": choices, "least": least, "most": most, "results": results}
-    )
-
-
-def _path(about: str) -> Any:
-    # a path decides nothing by itself: the digest of what it leads to is in the identity
-    return option(None, about, results=False)
-
-
-def _seed() -> Any:
-    return option(0, "Seed of everything random in this stage.", least=0)
-
-
-def _device() -> Any:
-    return option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"), results=False)
-
-
-@dataclass(frozen=True)
-class RenderTextConfig:
-    """Draw texts as images."""
-
-    texts: Path | None = _path(
-        "Texts: YAML or JSON (class: [texts]) or CSV (class,text). Default: the dataset's own, else templates."
-    )
-    templates: tuple[str, ...] = option(
-        (), "Sentences with {name} for classes without texts. Default: five built-in ones."
-    )
-    per_class: int = option(60, "At most so many captions a class, where a dataset has captions.", least=1)
-    font: Path | None = _path("A TrueType font. Default: DejaVu Sans.")
-    size: int = option(224, "Width and height of a page in pixels.", least=32, most=2048)
-    min_px: int = option(10, "Smallest font size in pixels; longer texts go on to further pages.", least=4, most=512)
-    max_px: int = option(64, "Largest font size in pixels.", least=4, most=512)
-    seed: int = _seed()
-    preview: Path | None = _path("Also write a contact sheet of the first pages to this PNG.")
-
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """Encode images and rendered texts."""
-
-    encoder: str = option(DEFAULT_ENCODER, "A hub id, a local directory, or builtin:tiny.")
-    revision: str | None = option(None, "Revision of a hub id.")
-    modality: str = option(
-        "all", "What to encode: images, rendered texts, or both.", choices=("all", "image", "text"), results=False
-    )
-    split: tuple[str, ...] = option((), "Only these splits. Default: all.")
-    limit: int | None = option(None, "At most so many images, drawn evenly over splits and classes.", least=1)
-    dtype: str = option(
-        "auto", "Number type the encoder computes in.", choices=("auto", "float32", "bfloat16", "float16")
-    )
-    precision: str = option("highest", "Precision of float32 matrix products.", choices=("highest", "high", "medium"))
-    attention: str = option("sdpa", "Implementation of the encoder's attention.", choices=("sdpa", "eager"))
-    max_patches: int | None = option(None, "Most patches of an image, for NaFlex encoders.", least=1)
-    store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
-    batch_size: str = option("auto", "Images a batch; auto halves it when memory runs out.", results=False)
-    workers: int = option(2, "Threads that decode images while the encoder computes.", least=1, most=256, results=False)
-    device: str = _device()
-    strict: bool = option(False, "Stop at the first unreadable image instead of listing it.", results=False)
-    seed: int = _seed()
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """Distil patches into semantic nodes."""
-
-    nodes: int = option(32, "Number of graph nodes p.", least=2, most=1024)
-    key_width: int = option(64, "Attention width d_k.", least=1, most=4096)
-    wout: Literal["per_node", "shared"] = option(
-        "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
-    )
-    epochs: int = option(30, "Passes over the training part, at most.", least=1)
-    patience: int = option(8, "Stop after so many epochs without a better validation loss.", least=1)
-    batch_size: int = option(64, "Images a training step.", least=1)
-    learning_rate: float = option(3e-3, "Peak learning rate of AdamW.", least=0.0)
-    weight_decay: float = option(0.05, "Weight decay of AdamW.", least=0.0)
-    patch_keep: float = option(
-        0.5, "Share of the patches a training step sees, drawn anew for every step.", least=0.05, most=1.0
-    )
-    folds: int = option(
-        1, "Cross-fitting: nodes of a training image come from a fold that never saw it. 1 = off.", least=1, most=50
-    )
-    keep_nodes: bool = option(False, "Also store the node features Z (segmentation needs them).")
-    device: str = _device()
-    memory: float = option(
-        2.0, "Gigabytes of patch tokens kept in memory; more is streamed.", least=0.05, results=False
-    )
-    seed: int = _seed()
-
-
-@dataclass(frozen=True)
-class PriorConfig:
-    """Turn attention into a prior for the graphs."""
-
-    direction: str = option(
-        "text-to-image",
-        "Whose attention guides whose graph; self is the control, none switches the prior off.",
-        choices=("text-to-image", "image-to-text", "self", "none"),
-    )
-
-
-@dataclass(frozen=True)
-class FitGraphsConfig:
-    """Estimate common and class-specific graphs."""
-
-    observations: str = option(
-        "both",
-        "One observation is an image's z, or each patch, or fit both kinds.",
-        choices=("image", "patch", "both"),
-        results=False,
-    )
-    scope: str = option(
-        "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
-    )
-    k: str = option(
-        "auto", "Sharpness of the prior: auto (twelve values from 0 to k_max), all (every whole number), or a list."
-    )
-    k_max: int = option(50, "Largest sharpness tried.", least=0, most=500)
-    k_shared: bool = option(False, "One sharpness for all classes instead of one a class.")
-    midpoint: str = option(
-        "0.5", "Prior value that leaves the penalty as it is: a number, or quantile (the median prior)."
-    )
-    preserve_penalty: bool = option(True, "Compare sharpnesses at equal total penalty.")
-    rho: tuple[float, ...] = option(GRID, "Penalty of the common graph; several values are searched.", least=0.0)
-    gamma: tuple[float, ...] = option(
-        GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
-    )
-    select: str = option("held-out", "How rho and gamma are chosen.", choices=("held-out", "ebic"))
-    tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)
-    max_iter: int = option(5000, "Iterations at most.", least=1)
-    penalize_diagonal: bool = option(False, "Also penalise the diagonal.")
-    ridge: float = option(0.0, "Added to the diagonal of every correlation matrix.", least=0.0)
-    weight_floor: float = option(0.01, "Smallest penalty weight.", least=0.0, most=1.0)
-    allow_unconverged: bool = option(False, "Write the result even when the tolerance was not reached.", results=False)
-    device: str = _device()
-    seed: int = _seed()
-
-
-@dataclass(frozen=True)
-class ClassifyConfig:
-    """Classify with the graphs and compare."""
-
-    observations: str = option(
-        "auto", "Which graphs score: auto takes all there are.", choices=("auto", "image", "patch", "both")
-    )
-    split: str = option("test", "The split to report on.")
-    shrinkage: str = option(
-        "auto", "Share of the common graph in every class's covariance: auto (validation part) or 0..1."
-    )
-    class_prior: str = option("uniform", "Prior probabilities of the classes.", choices=("uniform", "empirical"))
-    baselines: bool = option(True, "Also fit the baselines and the controls.")
-    figures: bool = option(True, "Write confusion matrix and reliability diagram beside the output.", results=False)
-    device: str = _device()
-    seed: int = _seed()
-
-
-@dataclass(frozen=True)
-class TwofoldRestoreConfig:
-    """Fill the gaps of station records, with standard errors."""
-
-    input: tuple[Path, ...] = option(
-        (), "Records: tidy CSV, NetCDF, npz, or the Japanese agency's CSV; one or several files.", results=False
-    )
-    stations: Path | None = _path("Station table: CSV with station,latitude,longitude,elevation.")
-    export: Path | None = _path("Also write the filled record: .nc, .csv, or the input's own layout.")
-    layout: Literal["auto", "own", "csv", "netcdf"] = option(
-        "auto", "Layout of the export.", choices=("auto", "own", "csv", "netcdf"), results=False
-    )
-    method: str = option("default", "default, or a method of the paper or a peer (docs/restoration.md lists them).")
-    variables: tuple[str, ...] = option((), "Only these variables. Default: all.")
-    exclude: tuple[str, ...] = option((), "Leave these stations out.")
-    start: str | None = option(None, "First time taken, as 1961-01.")
-    end: str | None = option(None, "Last time taken, as 1990-12.")
-    frequency: str | None = option(None, "hourly, daily or monthly, where it should not be recognised.")
-    simulate: str | None = option(None, "Hide observed cells and report the errors there: mcar:0.3 or outage:0.3:14.")
-    compare: bool = option(True, "Also print the hold-out skill of simpler methods.")
-    seed: int = _seed()
-
-
-STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
-    {
-        "render-text": RenderTextConfig,
-        "extract": ExtractConfig,
-        "distill": DistillConfig,
-        "prior": PriorConfig,
-        "fit-graphs": FitGraphsConfig,
-        "classify": ClassifyConfig,
-        "twofold-restore": TwofoldRestoreConfig,
-    }
-)
+from cmgl_cli.settings import STAGE_CONFIGS
 
 
 @dataclass(frozen=True)
@@ -270,11 +47,6 @@ class RunConfig:
 
 
 TOP_KEYS = {"name": str, "dataset": str, "root": Path, "artifacts": Path, "until": str, "seed": int}
-
-
-def identity_settings(config: Any) -> dict[str, Any]:
-    """Return the settings that decide results, as JSON types."""
-    return {item.name: _plain(getattr(config, item.name)) for item in fields(config) if item.metadata["results"]}
 
 
 def build_run(
@@ -458,9 +230,3 @@ _CONVERTERS: Mapping[Any, Callable[[Any, str, str], Any]] = {
 
 def _bad(key: str, value: Any, where: str, fix: str) -> UsageError:
     return UsageError(f"cannot use this value for {key}", f"{where}: {key} = {value!r}", fix)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from cmgl_cli.artifacts import SCHEMAS, Artifact, Identity, create_artifact, open_artifact, partial_path, read_header
-from cmgl_cli.config import RunConfig, identity_settings
+from cmgl_cli.config import RunConfig
 from cmgl_cli.console import Console
 from cmgl_cli.errors import CmglError, InputError, StaleError, UsageError
+from cmgl_cli.settings import identity_settings
 
 
 @dataclass(frozen=True)

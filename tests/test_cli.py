@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from cmgl_cli.artifacts import open_artifact, read_header
-from cmgl_cli.config import STAGE_CONFIGS, build_run
+from cmgl_cli.config import build_run
+from cmgl_cli.settings import STAGE_CONFIGS
 from tests.cli_helpers import SMALL, chain, cmgl
 from tests.encoders.checkpoints import write_checkpoint
 
@@ -153,7 +154,7 @@ def test_every_shipped_configuration_is_valid(config):
 def test_every_flag_has_a_help_text_and_every_command_an_example():
     for stage in STAGE_CONFIGS:
         text = cmgl(stage, "--help").out
-        assert "Example:" in text and f"cmgl {stage} --dataset" in text
+        assert "Example:" in text and f"cmgl {stage} --" in text
 
 
 def test_images_without_labels_can_be_encoded(workplace, encoder, tmp_path):

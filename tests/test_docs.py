@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cmgl_cli.artifacts import SCHEMAS
-from cmgl_cli.config import STAGE_CONFIGS
+from cmgl_cli.settings import STAGE_CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMAT = ROOT / "docs" / "artifacts.md"

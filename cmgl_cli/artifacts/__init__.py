@@ -4,12 +4,14 @@
 publishes it under its final name in one step. The format is written down in docs/artifacts.md.
 """
 
+from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec
+from cmgl_cli.artifacts.disk import publish_file
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import output_lock
 from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header
 from cmgl_cli.artifacts.samples import SampleTable
 from cmgl_cli.artifacts.schemas import SCHEMAS, Field, Schema
-from cmgl_cli.artifacts.writer import ArtifactWriter, BlockSet, BlockSpec, create_artifact, partial_path
+from cmgl_cli.artifacts.writer import ArtifactWriter, create_artifact, partial_path
 
 __all__ = [
     "SCHEMAS",
@@ -25,5 +27,6 @@ __all__ = [
     "open_artifact",
     "output_lock",
     "partial_path",
+    "publish_file",
     "read_header",
 ]

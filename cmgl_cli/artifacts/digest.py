@@ -5,7 +5,6 @@ resumed, a merged and an uninterrupted file with equal numbers have equal digest
 """
 
 import hashlib
-import os
 from typing import Any
 
 import h5py
@@ -59,12 +58,3 @@ def _bytes(dataset: h5py.Dataset, start: int, stop: int) -> bytes | memoryview:
         return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
     little = np.ascontiguousarray(values).astype(dataset.dtype.newbyteorder("<"), copy=False)
     return np.atleast_1d(little).view(np.uint8).data
-
-
-def fsync_path(path: Any) -> None:
-    """Force a file, or a folder's entries, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

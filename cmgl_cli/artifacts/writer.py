@@ -5,17 +5,14 @@ kill is kept: all structure of a block-wise file (data sets, chunk index, progre
 to disk before the first block, so that writing a block touches raw bytes only and cannot tear the structure.
 """
 
-import errno
 import json
 import os
 import platform
-import shutil
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,18 +21,17 @@ import h5py
 import numpy as np
 
 from cmgl_cli import __version__
-from cmgl_cli.artifacts.digest import content_digest, fsync_path, public_datasets
+from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec, allocated, chunk_shape, done_blocks
+from cmgl_cli.artifacts.digest import content_digest, public_datasets
+from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, reserve
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import output_lock
 from cmgl_cli.artifacts.schemas import SCHEMAS
 from cmgl_cli.errors import OutputError
 
-CHUNK_BYTES = 2**20
-SLACK_BYTES = 2**16
 GZIP_FROM_ELEMENTS = 4096
 PACKED: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 PROGRESS = "_progress"
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 VERSIONED = ("numpy", "h5py", "torch", "transformers", "scipy", "numba", "sklearn", "PIL")
 
 
@@ -47,67 +43,6 @@ def partial_path(output: Path) -> Path:
 def checkpoint_path(output: Path) -> Path:
     """Return the path of the training checkpoint that belongs to the unfinished file of `output`."""
     return output.with_name(output.stem + ".checkpoint.partial" + output.suffix)
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """Data sets with a common first axis that are written block by block.
-
-    Attributes
-    ----------
-    rows : int
-        Length of the first axis.
-    block_rows : int
-        Rows a block: what a kill can cost.
-    fields : mapping
-        Name to (shape of one row, dtype).
-    """
-
-    rows: int
-    block_rows: int
-    fields: Mapping[str, tuple[tuple[int, ...], Any]]
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.rows // self.block_rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all data sets together."""
-        row = sum(
-            int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize for shape, dtype in self.fields.values()
-        )
-        return self.rows * row
-
-
-class BlockSet:
-    """The block-wise data sets of an unfinished artifact, with the bitmap of what is done."""
-
-    def __init__(self, file: h5py.File, output: Path, spec: BlockSpec, progress: str):
-        self._file, self._output, self._rows = file, output, spec.rows
-        self._progress = file[progress]
-        # a resumed file keeps the block length it started with
-        self.block_rows = int(self._progress.attrs["block_rows"])
-        self._datasets = {name: file[name] for name in spec.fields}
-
-    def pending(self) -> list[tuple[int, int]]:
-        """Return the (start, stop) rows of every block that is not written yet."""
-        done, step = self._progress[()], self.block_rows
-        return [(i * step, min((i + 1) * step, self._rows)) for i in range(len(done)) if not done[i]]
-
-    def put(self, start: int, values: Mapping[str, np.ndarray]) -> None:
-        """Write the block that starts at row `start`, and mark it done once its bytes are out."""
-        with _disk_errors(self._output):
-            for name, rows in values.items():
-                self._datasets[name][start : start + len(rows)] = rows
-            self._file.flush()
-            self._progress[start // self.block_rows] = 1
-            self._file.flush()
-
-    def __getitem__(self, name: str) -> h5py.Dataset:
-        """Return a handle on what has been written of one data set."""
-        return self._datasets[name]
 
 
 class ArtifactWriter:
@@ -132,15 +67,15 @@ class ArtifactWriter:
         """Write one whole data set (again, when a resumed file has it already)."""
         array = np.asarray(values)
         text_bytes = sum(len(str(text)) + 32 for text in array.ravel()) if array.dtype.kind in "OSU" else 0
-        _reserve(self.output, self._partial, 2 * (array.nbytes + text_bytes))
-        with _disk_errors(self.output):
+        reserve(self.output, self._partial, 2 * (array.nbytes + text_bytes))
+        with disk_errors(self.output):
             if name in self._file:
                 del self._file[name]
             if array.dtype.kind in "OSU":
                 dataset = self._file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
             else:
                 packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
-                layout = {"chunks": _chunks(array.shape, array.dtype), **PACKED} if packed else {}
+                layout = {"chunks": chunk_shape(array.shape, array.dtype), **PACKED} if packed else {}
                 dataset = self._file.create_dataset(name, data=array, **layout)
             self._describe(name, dataset)
 
@@ -151,11 +86,11 @@ class ArtifactWriter:
 
     def append(self, name: str, rows: np.ndarray) -> None:
         """Append rows to a compressed data set; for what is quickly made again, since it is never resumed."""
-        _reserve(self.output, self._partial, rows.nbytes)
-        with _disk_errors(self.output):
+        reserve(self.output, self._partial, rows.nbytes)
+        with disk_errors(self.output):
             if name not in self._file:
                 shape = (0, *rows.shape[1:])
-                chunks = _chunks((len(rows), *rows.shape[1:]), rows.dtype)
+                chunks = chunk_shape((len(rows), *rows.shape[1:]), rows.dtype)
                 dataset = self._file.create_dataset(
                     name, shape, rows.dtype, maxshape=(None, *rows.shape[1:]), chunks=chunks, **PACKED
                 )
@@ -174,7 +109,7 @@ class ArtifactWriter:
         """Keep the state of a training, replacing the last one in one step."""
         target = checkpoint_path(self.output)
         fresh = target.with_suffix(".new")
-        with _disk_errors(self.output):
+        with disk_errors(self.output):
             with h5py.File(fresh, "w") as file:
                 file.attrs["key"] = self.identity.key()
                 for name, values in arrays.items():
@@ -194,7 +129,7 @@ class ArtifactWriter:
 
     def publish(self) -> str:
         """Check, digest, force to disk and rename; return the content digest."""
-        with _disk_errors(self.output):
+        with disk_errors(self.output):
             if PROGRESS in self._file:
                 del self._file[PROGRESS]
             digest = self._seal()
@@ -210,7 +145,7 @@ class ArtifactWriter:
     def abandon(self) -> None:
         """Close after a failure; keep the unfinished file only when it holds finished blocks."""
         try:
-            worth_keeping = bool(self._file) and PROGRESS in self._file and _done_blocks(self._file)[0] > 0
+            worth_keeping = bool(self._file) and PROGRESS in self._file and done_blocks(self._file[PROGRESS])[0] > 0
             if self._file:
                 self._file.close()
         except (OSError, RuntimeError):
@@ -232,7 +167,7 @@ class ArtifactWriter:
         return digest
 
     def _open_or_start(self) -> tuple[h5py.File, bool]:
-        with _disk_errors(self.output):
+        with disk_errors(self.output):
             self.output.parent.mkdir(parents=True, exist_ok=True)
             if self._partial.exists():
                 file = self._reopen()
@@ -240,11 +175,11 @@ class ArtifactWriter:
                     return file, True
         self._partial.unlink(missing_ok=True)
         try:
-            _reserve(self.output, self._partial, 0)
+            reserve(self.output, self._partial, 0)
         except OutputError:
             self._partial.unlink(missing_ok=True)
             raise
-        with _disk_errors(self.output):
+        with disk_errors(self.output):
             file = h5py.File(self._partial, "w")
             file.attrs["_key"] = self.identity.key()
             file.flush()
@@ -258,7 +193,7 @@ class ArtifactWriter:
             return None
         try:
             if file.attrs["_key"] == self.identity.key() and PROGRESS in file:
-                done, blocks = _done_blocks(file)
+                done, blocks = done_blocks(file[PROGRESS])
                 self._log(f"resuming {self._partial.name}: {done} of {blocks} blocks are done")
                 return file
             self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
@@ -268,11 +203,11 @@ class ArtifactWriter:
         return None
 
     def _lay_out(self, specs: tuple[BlockSpec, ...]) -> None:
-        _check_space(self.output, sum(spec.nbytes for spec in specs))
-        with _disk_errors(self.output):
+        check_space(self.output, sum(spec.nbytes for spec in specs))
+        with disk_errors(self.output):
             for spec in specs:
                 for name, (shape, dtype) in spec.fields.items():
-                    self._describe(name, _allocated(self._file, name, (spec.rows, *shape), np.dtype(dtype)))
+                    self._describe(name, allocated(self._file, name, (spec.rows, *shape), np.dtype(dtype)))
             self._file.flush()
             # the bitmaps come last: a file without them is started over
             for index, spec in enumerate(specs):
@@ -280,7 +215,7 @@ class ArtifactWriter:
                 bitmap.attrs["block_rows"] = spec.block_rows
             self._file.flush()
             fsync_path(self._partial)
-        _reserve(self.output, self._partial, 0)
+        reserve(self.output, self._partial, 0)
 
     def _describe(self, name: str, dataset: h5py.Dataset) -> None:
         field = SCHEMAS[self.identity.schema].field(name)
@@ -310,7 +245,7 @@ def create_artifact(
         The disk is full or the folder cannot be written.
     """
     output = Path(output)
-    with _disk_errors(output):
+    with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     with output_lock(output):
         writer = ArtifactWriter(output, identity, log)
@@ -320,86 +255,6 @@ def create_artifact(
         except BaseException:
             writer.abandon()
             raise
-
-
-def _done_blocks(file: h5py.File) -> tuple[int, int]:
-    """Return how many blocks of an unfinished file are done, and how many there are."""
-    bitmaps = [dataset[()] for dataset in file[PROGRESS].values()]
-    return sum(int(done.sum()) for done in bitmaps), sum(len(done) for done in bitmaps)
-
-
-def _allocated(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> h5py.Dataset:
-    """Create a chunked data set whose chunk index is complete from the start."""
-    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plist.set_chunk(_chunks(shape, dtype))
-    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape)
-    link = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    link.set_create_intermediate_group(True)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, dcpl=plist, lcpl=link)
-    return file[name]
-
-
-def _chunks(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-    row = max(1, dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64)))
-    return (max(1, min(shape[0], CHUNK_BYTES // row)), *(max(1, n) for n in shape[1:]))
-
-
-def _check_space(output: Path, wanted: int) -> None:
-    free = shutil.disk_usage(output.parent).free
-    if wanted > free:
-        raise OutputError(
-            f"not enough disk space: {wanted / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
-            str(output),
-            "free some space, choose another disk with --output, or take fewer samples with --limit",
-        )
-
-
-def _reserve(output: Path, partial: Path, extra: int) -> None:
-    """Have the file system set aside what the file claims, `extra` bytes and some slack, before HDF5 writes them.
-
-    HDF5 cannot close a file that it failed to write, and takes the process down at exit; a full disk must show
-    itself here instead.
-    """
-    with _disk_errors(output):
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size + extra + SLACK_BYTES)
-        except OSError as error:
-            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
-                raise
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _disk_errors(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, RuntimeError) as error:
-        reason = _why(error)
-        if reason is None:
-            raise
-        raise OutputError(
-            f"cannot write the output: {reason}",
-            str(output),
-            "make room or choose another place with --output, then run the same command again",
-        ) from error
-
-
-def _why(error: BaseException) -> str | None:
-    """HDF5 reports the operating system's error as text; find it there."""
-    number = getattr(error, "errno", None)
-    if number in NO_SPACE or number in {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
-        return os.strerror(int(number))
-    text = str(error)
-    for code in (*NO_SPACE, errno.EACCES, errno.EROFS):
-        if f"errno = {code}" in text or os.strerror(code) in text:
-            return os.strerror(code)
-    return None
 
 
 def _provenance(started: float) -> dict[str, Any]:
@@ -412,26 +267,3 @@ def _provenance(started: float) -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {"cmgl": __version__, "python": platform.python_version(), **versions},
     }
-
-
-def publish_file(path: Path, write: Callable[[Any], None]) -> None:
-    """Write a side product (a figure, a page) beside its target and rename it onto it.
-
-    Parameters
-    ----------
-    path : Path
-        The final name.
-    write : callable
-        Called with a binary file open for writing.
-    """
-    fresh = path.with_name(path.name + ".partial")
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(fresh, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from cmgl_cli.artifacts import Artifact, SampleTable, open_artifact
-from cmgl_cli.artifacts.writer import publish_file
+from cmgl_cli.artifacts.disk import publish_file
 from cmgl_cli.config import RunConfig
 from cmgl_cli.datasets import Dataset, open_dataset
 from cmgl_cli.errors import CmglError

@@ -3,10 +3,12 @@
 All but the climatology work on anomalies from least-squares seasonal means, one spread a series.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 from sklearn.impute import KNNImputer
@@ -189,7 +191,10 @@ def coordinate_kernel(anomalies: Array, coordinates: Array, *, n_fit: int = 25) 
     kernel = 1.0 * Matern(np.full(points.shape[1], 0.7), (0.02, 50.0), nu=0.5) + WhiteKernel(0.2, (1e-3, 2.0))
     model = GaussianProcessRegressor(kernel, normalize_y=False)
     if len(stations) >= 5:
-        model.fit(points[stations], np.nan_to_num(anomalies[np.ix_(times, stations)]).T)
+        with warnings.catch_warnings():
+            # a length scale at its bound is a flat map: nothing a user can or need act on
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(points[stations], np.nan_to_num(anomalies[np.ix_(times, stations)]).T)
         kernel = model.kernel_
     total = float(kernel.k1.k1.constant_value + kernel.k2.noise_level)
     return kernel.k1.k2(points), float(kernel.k2.noise_level) / total

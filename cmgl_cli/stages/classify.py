@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
+from cmgl_cli.artifacts.disk import publish_file
 from cmgl_cli.artifacts.samples import VALIDATION_SPLITS
-from cmgl_cli.artifacts.writer import publish_file
-from cmgl_cli.config import ClassifyConfig
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.graphs import Nonparanormal
 from cmgl_cli.heads import (
@@ -33,6 +32,7 @@ from cmgl_cli.heads import (
 from cmgl_cli.observations import PatchScorer, class_scope, image_observations
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.reports import confusion_figure, png, reliability_figure
+from cmgl_cli.settings import ClassifyConfig
 
 Scores = dict[str, np.ndarray]
 ROLES = {"image": "graphs", "patch": "patch_graphs"}

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable
-from cmgl_cli.config import DistillConfig
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError
 from cmgl_cli.nodes.crossfitting import align, fold_assignment
@@ -17,6 +16,7 @@ from cmgl_cli.nodes.proxies import ImageProxy
 from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
 from cmgl_cli.nodes.training import ProxyData, TrainingResult, TrainingSettings, train_proxy
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.settings import DistillConfig
 
 BLOCK_ROWS = 64
 GIB = 2**30

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable, open_artifact
-from cmgl_cli.config import ExtractConfig
 from cmgl_cli.datasets import Dataset, Sample, open_dataset, subset
 from cmgl_cli.encoders import Encoder, encode_stream, load_encoder
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.settings import ExtractConfig
 from cmgl_cli.sharding import Shard, merge_shards, merged_digests, shard_of
 
 BLOCK_ROWS = 64

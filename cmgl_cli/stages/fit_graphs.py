@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
-from cmgl_cli.config import SHARPNESSES, FitGraphsConfig
 from cmgl_cli.errors import NotConvergedError, UsageError
 from cmgl_cli.graphs import (
     Grid,
@@ -21,6 +20,7 @@ from cmgl_cli.graphs import (
 )
 from cmgl_cli.observations import image_observations, patch_observations, patch_sample
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.settings import SHARPNESSES, FitGraphsConfig
 
 FOLDS = 5
 NORMALITY_SAMPLES = 2000

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
-from cmgl_cli.artifacts.writer import publish_file
-from cmgl_cli.config import RenderTextConfig
+from cmgl_cli.artifacts.disk import publish_file
 from cmgl_cli.datasets import Dataset, open_dataset
 from cmgl_cli.datasets.texts import read_text_table
 from cmgl_cli.errors import InputError, suggest
@@ -18,6 +17,7 @@ from cmgl_cli.nodes.fonts import Font, load_font
 from cmgl_cli.nodes.preview import contact_sheet
 from cmgl_cli.nodes.rendering import DEFAULT_TEMPLATES, Canvas, class_templates, render
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.settings import RenderTextConfig
 
 PREVIEW_PAGES = 48
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter
-from cmgl_cli.config import TwofoldRestoreConfig
 from cmgl_cli.datasets.stations import Restored, StationTable, diagnose, read_stations, write_restored
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.restoration.synthetic import mcar_mask, outage_mask
 from cmgl_cli.restoration.table import COMPARED, METHODS, RestoredTable, Stations, Variable, restore_table
+from cmgl_cli.settings import TwofoldRestoreConfig
 
 LAYOUTS: Mapping[str, Literal["own", "netcdf", "csv"]] = {".nc": "netcdf", ".csv": "csv"}
 # pairs of which the first never exceeds the second, by the names people give them

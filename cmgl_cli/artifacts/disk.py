@@ -1,0 +1,104 @@
+"""The disk under an artifact: space set aside, errors in words, side products published in one rename."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cmgl_cli.errors import OutputError
+
+SLACK_BYTES = 2**16
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def fsync_path(path: Any) -> None:
+    """Force a file, or a folder's entries, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_space(output: Path, wanted: int) -> None:
+    """Raise `OutputError` when the disk of `output` has less than `wanted` bytes free."""
+    free = shutil.disk_usage(output.parent).free
+    if wanted > free:
+        raise OutputError(
+            f"not enough disk space: {wanted / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
+            str(output),
+            "free some space, choose another disk with --output, or take fewer samples with --limit",
+        )
+
+
+def reserve(output: Path, partial: Path, extra: int) -> None:
+    """Have the file system set aside what the file claims, `extra` bytes and some slack, before HDF5 writes them.
+
+    HDF5 cannot close a file that it failed to write, and takes the process down at exit; a full disk must show
+    itself here instead.
+    """
+    with disk_errors(output):
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size + extra + SLACK_BYTES)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                raise
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(output: Path) -> Iterator[None]:
+    """Turn what the operating system and HDF5 say about a full or forbidden disk into `OutputError`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = _why(error)
+        if reason is None:
+            raise
+        raise OutputError(
+            f"cannot write the output: {reason}",
+            str(output),
+            "make room or choose another place with --output, then run the same command again",
+        ) from error
+
+
+def _why(error: BaseException) -> str | None:
+    """HDF5 reports the operating system's error as text; find it there."""
+    number = getattr(error, "errno", None)
+    if number in NO_SPACE or number in {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
+        return os.strerror(int(number))
+    text = str(error)
+    for code in (*NO_SPACE, errno.EACCES, errno.EROFS):
+        if f"errno = {code}" in text or os.strerror(code) in text:
+            return os.strerror(code)
+    return None
+
+
+def publish_file(path: Path, write: Callable[[Any], None]) -> None:
+    """Write a side product (a figure, a page) beside its target and rename it onto it.
+
+    Parameters
+    ----------
+    path : Path
+        The final name.
+    write : callable
+        Called with a binary file open for writing.
+    """
+    fresh = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(fresh, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
