@@ -166,6 +166,13 @@ class FitGraphsConfig:
         GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
     )
     select: str = option("held-out", "How rho and gamma are chosen.", choices=("held-out", "ebic"))
+    solver: str = option(
+        "auto",
+        "How (10) is solved; paper, two-stage and independent are there to compare.",
+        choices=("auto", "descent", "admm", "paper", "two-stage", "independent"),
+    )
+    stability: int = option(0, "Refit on so many subsamples and store how often each edge came back.", least=0)
+    edges: Path | None = _path("Also write the edges of all classes to this CSV.")
     tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)
     max_iter: int = option(5000, "Iterations at most.", least=1)
     penalize_diagonal: bool = option(False, "Also penalise the diagonal.")

@@ -1,5 +1,6 @@
 """The chain as a user types it: finds its files, resumes, says why it runs, and what it prints."""
 
+import csv
 import json
 import os
 import shutil
@@ -117,6 +118,26 @@ def test_every_path_can_be_given(workplace, tmp_path):
     paths = ["--nodes", moved / "my-nodes.h5", "--prior", moved / "my-prior.h5", "--output", moved / "my-graphs.h5"]
     cmgl("fit-graphs", *paths, "--observations", "image", *SMALL["fit-graphs"])
     assert read_header(moved / "my-graphs.h5")[1] == read_header(workplace / "graphs.h5")[1]
+
+
+def test_edges_come_with_names_and_frequencies(workplace):
+    options = [*SMALL["fit-graphs"], "--observations", "image", "--stability", 5, "--edges", "edges.csv"]
+    cmgl("fit-graphs", "--dataset", "smoke", *options)
+    with open("edges.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open_artifact(workplace / "graphs.h5") as found:
+        upper = np.triu(found["precision"] != 0, 1)
+        frequency = found["stability/frequency"]
+    assert len(rows) == upper.sum() and {row["class"] for row in rows} <= {"disc", "stripes"}
+    assert {float(row["stability"]) for row in rows} <= set(np.round(np.arange(6) / 5, 10)) | set(frequency.ravel())
+
+
+@pytest.mark.parametrize("solver", ["admm", "two-stage"])
+def test_other_solvers_are_a_flag_away(workplace, solver):
+    options = [*SMALL["fit-graphs"], "--observations", "image", "--solver", solver, "--allow-unconverged"]
+    before = read_header(workplace / "graphs.h5")[1]
+    cmgl("fit-graphs", "--dataset", "smoke", *options)
+    assert read_header(workplace / "graphs.h5")[1] != before
 
 
 def test_run_and_status_follow_the_configuration(workplace, encoder, tmp_path):

@@ -18,9 +18,11 @@ ALLOWED = {
     "config": {"settings"},
     "console": set(),
     "sharding": {"artifacts", "console"},
+    "sufficient": {"artifacts", "console", "graphs", "observations"},
     "observations": {"artifacts", "graphs", "heads", "nodes"},
     "pipeline": {"artifacts", "config", "console", "settings"},
-    "stages": MATHEMATICS | {"artifacts", "datasets", "settings", "pipeline", "sharding", "observations", "reports"},
+    "stages": MATHEMATICS
+    | {"artifacts", "datasets", "settings", "pipeline", "sharding", "observations", "sufficient", "reports"},
     "reports": MATHEMATICS | {"artifacts", "datasets", "config"},
     "about": {"artifacts", "console", "datasets"},
     "commands": {"config", "console", "pipeline", "sharding"},

@@ -189,6 +189,7 @@ _GRAPHS = Schema(
         "transform/*": _field("...", "any", "the nonparanormal transform"),
         "selection/*": _field("...", "any", "the tables of the search over k, rho and gamma"),
         "history/*": _field("...", "any", "objective and certificate against iterations"),
+        "stability/*": _field("...", "any", "how often each edge came back over subsamples"),
         "normality/*": _field("...", "any", "Shapiro-Wilk pass rates on held-out observations"),
     },
 )

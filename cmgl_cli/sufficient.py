@@ -1,0 +1,199 @@
+"""What a fit sees of the observations: a transform, and counts, means and covariances fold by fold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmgl_cli.artifacts import Artifact, SampleTable
+from cmgl_cli.console import Console
+from cmgl_cli.errors import UsageError
+from cmgl_cli.graphs import Moments, Nonparanormal, correlation, shapiro_pass_rate
+from cmgl_cli.observations import image_observations, patch_observations, patch_sample
+
+FOLDS = 5
+NORMALITY_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the fit sees of the observations.
+
+    Attributes
+    ----------
+    transform : Nonparanormal
+    moments : list of Moments
+        One a fold; merged they are the whole.
+    normality : dict
+        Shapiro-Wilk pass rates on held-out observations, before and after the transform.
+    """
+
+    transform: Nonparanormal
+    moments: list[Moments]
+    normality: dict[str, float]
+
+    @property
+    def whole(self) -> Moments:
+        """All folds together."""
+        return merged(self.moments)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where observations come from, and how they are transformed.
+
+    Attributes
+    ----------
+    inputs : mapping
+        The open artifacts: nodes, and features or text_features for patch observations.
+    kind : {"image", "patch"}
+        One observation an image, or one a patch.
+    modality : {"image", "text"}
+    scope : {"pooled", "class"}
+        Of the nonparanormal transform.
+    seed : int
+    console : Console
+        Told of progress.
+    """
+
+    inputs: Mapping[str, Artifact]
+    kind: str
+    modality: str
+    scope: str
+    seed: int
+    console: Console
+
+    def statistics(self) -> Statistics:
+        """Fit the transform on the training part and accumulate its moments, fold by fold.
+
+        Raises
+        ------
+        InputError
+            A class without training observations, or a constant node.
+        UsageError
+            Patch observations without patch tokens.
+        """
+        train, held_out = self._parts()
+        folds = _folds(self.table.label[train], np.random.default_rng(self.seed))
+        collect = self._from_patches if self.kind == "patch" else self._from_images
+        return collect(train, held_out, folds)
+
+    @property
+    def table(self) -> SampleTable:
+        """The samples of the modality."""
+        return SampleTable.read(self.inputs["nodes"], self.modality)
+
+    def training_scores(self, transform: Nonparanormal) -> tuple[np.ndarray, np.ndarray]:
+        """Return normal scores [n, p] and labels [n] of the training images of one class each."""
+        train, _ = self._parts()
+        z, labels = image_observations(self.inputs["nodes"], self.modality)
+        rows = train[labels[train] >= 0]
+        return self._transformed(transform, z[rows], labels[rows]), labels[rows]
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        table = self.table
+        usable = self.inputs["nodes"][f"{self.modality}/valid"] & table.labelled
+        train = np.flatnonzero(usable & (table.parts == "train"))
+        table.require_classes(train, "training observation")
+        return train, np.flatnonzero(usable & (table.parts == "validation"))
+
+    def _from_images(self, train: np.ndarray, held_out: np.ndarray, folds: np.ndarray) -> Statistics:
+        table = self.table
+        z, _ = image_observations(self.inputs["nodes"], self.modality)
+        transform = Nonparanormal(self.scope).fit(z[train], table.label[train] if self.scope == "class" else None)
+        moments = [Moments(len(table.classes), z.shape[1]) for _ in range(FOLDS)]
+        presence = table.presence[train]
+        for label in range(len(table.classes)):
+            member = presence[:, label]
+            transformed = transform.transform(z[train[member]], label if self.scope == "class" else None)
+            for fold in range(FOLDS):
+                chosen = folds[member] == fold
+                if chosen.any():
+                    moments[fold].update(transformed[chosen], np.full(int(chosen.sum()), label))
+        return Statistics(transform, moments, self._normality(transform, z[held_out], table.label[held_out]))
+
+    def _from_patches(self, train: np.ndarray, held_out: np.ndarray, folds: np.ndarray) -> Statistics:
+        table, nodes, features = self.table, self.inputs["nodes"], self._features()
+        sample = patch_sample(nodes, features, train, self.seed)
+        labels = table.label[sample.rows] if self.scope == "class" else None
+        transform = Nonparanormal(self.scope).fit(sample.values, labels)
+        moments = [Moments(len(table.classes), sample.values.shape[1]) for _ in range(FOLDS)]
+        fold_of, presence = dict(zip(train.tolist(), folds.tolist(), strict=True)), table.presence
+        with self.console.progress("fit-graphs: patches", len(train), "images") as ticker:
+            for row, observations in patch_observations(nodes, features, train):
+                for label in np.flatnonzero(presence[row]):
+                    values = transform.transform(observations, int(label) if self.scope == "class" else None)
+                    moments[fold_of[row]].update(values, np.full(len(values), label))
+                ticker.advance()
+        if not len(held_out):
+            return Statistics(transform, moments, {})
+        held = patch_sample(nodes, features, held_out, self.seed)
+        return Statistics(transform, moments, self._normality(transform, held.values, table.label[held.rows]))
+
+    def _features(self) -> Artifact:
+        role = "text_features" if self.modality == "text" else "features"
+        if role not in self.inputs:
+            raise UsageError(
+                "patch observations need the patch tokens",
+                f"{self.inputs['nodes'].path.parent}: no {role} artifact",
+                "give --features FILE, or use --observations image",
+            )
+        return self.inputs[role]
+
+    def _normality(self, transform: Nonparanormal, z: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the pass rates within classes on observations the transform never saw."""
+        single = labels >= 0
+        z, labels = z[single][:NORMALITY_SAMPLES], labels[single][:NORMALITY_SAMPLES]
+        if np.bincount(labels, minlength=1).max(initial=0) < 3:
+            return {}
+        after = self._transformed(transform, z, labels)
+        return {"before": shapiro_pass_rate(z, labels), "after": shapiro_pass_rate(after, labels)}
+
+    def _transformed(self, transform: Nonparanormal, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        if self.scope == "pooled":
+            return transform.transform(z)
+        out = np.empty(z.shape)
+        for label in np.unique(labels):
+            out[labels == label] = transform.transform(z[labels == label], int(label))
+        return out
+
+
+def _folds(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the fold of every training sample, stratified by class; a sample stays whole."""
+    folds = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        folds[rng.permutation(rows)] = np.arange(len(rows)) % FOLDS
+    return folds
+
+
+def merged(moments: list[Moments]) -> Moments:
+    """Return the moments of all folds together."""
+    whole = Moments(*moments[0].means.shape)
+    for part in moments:
+        whole.merge(part)
+    return whole
+
+
+def deviations(covariances: np.ndarray) -> np.ndarray:
+    """Return the standard deviations [C, p] of covariances [C, p, p]."""
+    return np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+
+
+def fold_correlations(moments: list[Moments]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (train, test) matrices a fold, both in the units of the training part."""
+    pairs = []
+    for index, fold in enumerate(moments):
+        if (fold.counts < 2).any():
+            continue
+        train = merged([part for other, part in enumerate(moments) if other != index]).covariances()
+        scale = deviations(train)
+        test = fold.covariances() / (scale[:, :, None] * scale[:, None, :])
+        pairs.append((correlation(train), test))
+    if not pairs:
+        raise UsageError(
+            "held-out likelihood needs at least ten training samples a class",
+            "fit-graphs: select = held-out",
+            "use --select ebic, or give one value each for --rho and --gamma",
+        )
+    return pairs
