@@ -245,14 +245,14 @@ def _draw(lines: Sequence[str], font: ImageFont.FreeTypeFont, canvas: Canvas) ->
     """Draw lines as a block in the middle of a grey image, left-aligned."""
     visible = [line.rstrip(" ") for line in lines]
     boxes = [font.getbbox(line, anchor="la") for line in visible]
-    left = min(0.0, *(box[0] for box in boxes))
     top = min(0.0, *(i * _pitch(font) + box[1] for i, box in enumerate(boxes)))
     bottom = max(len(lines) * _pitch(font), *(i * _pitch(font) + box[3] for i, box in enumerate(boxes)))
     width = max(_width(line, font) for line in visible)
-    x = canvas.margin + int((canvas.inside - width) // 2 - left)
+    x = canvas.margin + int((canvas.inside - width) // 2)
     y = canvas.margin + int((canvas.inside - (bottom - top)) // 2 - top)
     image = Image.new("L", (canvas.size, canvas.size), 255)
     draw = ImageDraw.Draw(image)
     for i, line in enumerate(visible):
-        draw.text((x, y + i * _pitch(font)), line, fill=0, font=font, anchor="la")
+        # each line by its own overhang: one line's left and another's right together can be wider than either
+        draw.text((x - min(0.0, boxes[i][0]), y + i * _pitch(font)), line, fill=0, font=font, anchor="la")
     return np.asarray(image)

@@ -45,6 +45,11 @@ def test_nothing_is_cut_and_nothing_touches_the_margin(parts, shaped):
     assert canvas.min_px <= rendering.font_px <= canvas.max_px
 
 
+def test_overhang_of_one_line_does_not_push_another_out():
+    rendering = render("Ł 1MMmf", BASIC)
+    assert_within_margin(rendering, Canvas())
+
+
 @pytest.mark.parametrize("text", ["j", "Ǻ̃", "f" * 40, "ÅÄÖ " * 30, "W" * 500, SENTENCE * 40, "ﬃ ĳ Ǆ", "gjpqy|Á " * 9])
 @pytest.mark.parametrize("canvas", [Canvas(), Canvas(size=96, margin=0), Canvas(size=512, margin=40, max_px=200)])
 def test_hard_texts_stay_inside_the_margin(text, canvas):
