@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cmgl_cli.artifacts import open_artifact, read_header
+from cmgl_cli.artifacts import SampleTable, open_artifact, read_header
 from cmgl_cli.config import build_run
 from cmgl_cli.settings import STAGE_CONFIGS
 from tests.cli_helpers import SMALL, chain, cmgl
@@ -118,6 +118,17 @@ def test_every_path_can_be_given(workplace, tmp_path):
     paths = ["--nodes", moved / "my-nodes.h5", "--prior", moved / "my-prior.h5", "--output", moved / "my-graphs.h5"]
     cmgl("fit-graphs", *paths, "--observations", "image", *SMALL["fit-graphs"])
     assert read_header(moved / "my-graphs.h5")[1] == read_header(workplace / "graphs.h5")[1]
+
+
+def test_cross_fitted_nodes_differ_on_training_images_only(workplace):
+    with open_artifact(workplace / "nodes.h5") as found:
+        before, train = found["image/z"], SampleTable.read(found, "image").parts == "train"
+    cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--folds", 2)
+    with open_artifact(workplace / "nodes.h5") as found:
+        after = found["image/z"]
+        assert found["history/fold_agreement"].shape == (2, before.shape[1])
+    np.testing.assert_array_equal(after[~train], before[~train])
+    assert not np.allclose(after[train], before[train])
 
 
 def test_edges_come_with_names_and_frequencies(workplace):

@@ -9,7 +9,7 @@ import torch
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError
-from cmgl_cli.nodes.crossfitting import align, fold_assignment
+from cmgl_cli.nodes.crossfitting import cross_fitted, fold_assignment
 from cmgl_cli.nodes.distillation import Distiller, distill_batch
 from cmgl_cli.nodes.padding import PatchValidity
 from cmgl_cli.nodes.proxies import ImageProxy
@@ -154,15 +154,13 @@ def _cross_fit(
     train, validation = parts
     folds = fold_assignment(table.label[train], job.config.folds, job.config.seed)
     z_reference = _z(features, train, reference, job.config)
-    z, agreement = np.empty_like(z_reference), []
+    z_folds = []
     for fold in range(job.config.folds):
         job.console.info(f"distill: fold {fold + 1} of {job.config.folds}")
         result = _train(job, features, table, (train[folds != fold], validation))
-        z_fold = _z(features, train, result, job.config)
-        alignment = align(z_fold[folds != fold], z_reference[folds != fold])
-        z[folds == fold] = alignment.apply(z_fold[folds == fold])
-        agreement.append(alignment.agreement)
-    return {"z": z, "agreement": np.array(agreement)}
+        z_folds.append(_z(features, train, result, job.config))
+    z, agreement = cross_fitted(z_reference, np.array(z_folds), folds)
+    return {"z": z, "agreement": agreement}
 
 
 def _z(features: Artifact, rows: np.ndarray, result: TrainingResult, config: DistillConfig) -> np.ndarray:
