@@ -60,7 +60,7 @@ EXTRA: dict[str, dict[str, tuple[Any, Any, Any]]] = {
 EXAMPLES = {
     "render-text": "cmgl render-text --dataset digits --preview pages.png",
     "extract": "cmgl extract --dataset digits --encoder builtin:tiny",
-    "distill": "cmgl distill --dataset digits --nodes 32",
+    "distill": "cmgl distill --dataset digits --nodes 24",
     "prior": "cmgl prior --dataset digits --direction text-to-image",
     "fit-graphs": "cmgl fit-graphs --dataset digits --rho 0.05 --gamma 0.1 --k 0",
     "classify": "cmgl classify --dataset digits",

@@ -104,7 +104,7 @@ class ExtractConfig:
 class DistillConfig:
     """Distil patches into semantic nodes."""
 
-    nodes: int = option(32, "Number of graph nodes p.", least=2, most=1024)
+    nodes: int = option(64, "Number of graph nodes p.", least=2, most=1024)
     key_width: int = option(64, "Attention width d_k.", least=1, most=4096)
     wout: Literal["per_node", "shared"] = option(
         "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
