@@ -45,7 +45,8 @@ def inspect_artifact(path: Path, console: Console, *, verify: bool = False) -> N
         console.fields(
             "inputs", {role: f"{entry['file']} {entry['digest'][:19]}" for role, entry in identity.inputs.items()}
         )
-        console.fields("digests", {key: _short(value) for key, value in identity.digests.items()})
+        if identity.digests:
+            console.fields("digests", {key: _short(value) for key, value in identity.digests.items()})
         console.fields("provenance", {key: _short(value) for key, value in artifact.provenance.items()})
         rows = [
             (name, " x ".join(map(str, dataset.shape)) or "1", _kind(dataset), dataset.attrs.get("about", ""))

@@ -79,7 +79,7 @@ def load_arrays(raw: bytes, path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
         raise _unusable(path, str(error)) from error
     arrays = {kind: found[key] for kind, keys in _KEYS.items() for key in reversed(keys) if key in found}
-    arrays |= {key: found[key] for key in ("values", "quality") if key in found}
+    arrays |= {key: found[key] for key in ("values", "quality", "filled") if key in found}
     lacking = [kind for kind in ("values", "time", "station", "variable") if kind not in arrays]
     flat = [kind for kind, array in arrays.items() if kind in _KEYS and array.ndim != 1]
     if lacking or flat:
@@ -106,18 +106,32 @@ def _as_rows(path: Path, arrays: dict[str, np.ndarray], stations: tuple[str, ...
     quality = arrays.get("quality")
     if quality is not None and (quality.shape != arrays["values"].shape or quality.dtype.kind not in "iu"):
         raise _unusable(path, f"quality is {quality.dtype} {quality.shape}, expected integers {arrays['values'].shape}")
+    values, undone = _observed(path, arrays)
+    notes = [note] if note else []
+    if undone:
+        notes.append(f"{undone} cells filled by an earlier restoration were taken as missing")
     return Rows(
         stations=stations,
         variables=names,
         units=tuple(str(unit) for unit in arrays["unit"]) if "unit" in arrays else (),
         station=np.tile(np.arange(count), len(times)),
         time=np.repeat(parsed, count),
-        values=arrays["values"].astype(np.float64).reshape(-1, len(names)),
+        values=values.reshape(-1, len(names)),
         resolution=resolution,
         place=[f"time {i}" for i in range(len(times)) for _ in stations],
         quality=None if quality is None else quality.astype(np.int16).reshape(-1, len(names)),
-        notes=[note] if note else [],
+        notes=notes,
     )
+
+
+def _observed(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
+    """Return the values with what an earlier restoration filled missing again, and how many those are."""
+    values, filled = arrays["values"].astype(np.float64), arrays.get("filled")
+    if filled is None:
+        return values, 0
+    if filled.shape != values.shape or filled.dtype != bool:
+        raise _unusable(path, f"filled is {filled.dtype} {filled.shape}, expected bool {values.shape}")
+    return np.where(filled, np.nan, values), int(filled.sum())
 
 
 def _unusable(path: Path, found: str) -> InputError:

@@ -226,6 +226,11 @@ def test_npz_in_its_own_layout(tmp_path):
         observed = restored.table.observed
         assert np.array_equal(file["values"][observed], VALUES.astype(np.float32)[observed])
         assert np.array_equal(file["filled"], restored.filled) and not np.isnan(file["values"]).any()
+        spoilt = {**{name: file[name] for name in file.files}, "filled": np.zeros(3, bool)}
+    check_against(restored, tmp_path / "out.npz")
+    np.savez(tmp_path / "spoilt.npz", **spoilt)
+    with pytest.raises(InputError, match="filled is bool"):
+        read_stations(tmp_path / "spoilt.npz")
 
 
 def test_refusals(tmp_path):
