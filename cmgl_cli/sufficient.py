@@ -142,8 +142,10 @@ class Study:
 
     def _normality(self, transform: Nonparanormal, z: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Return the pass rates within classes on observations the transform never saw."""
-        single = labels >= 0
-        z, labels = z[single][:NORMALITY_SAMPLES], labels[single][:NORMALITY_SAMPLES]
+        single = np.flatnonzero(labels >= 0)
+        # drawn at random: patches come image by image, and the first ones belong to a few images only
+        chosen = np.sort(np.random.default_rng(self.seed).permutation(single)[:NORMALITY_SAMPLES])
+        z, labels = z[chosen], labels[chosen]
         if np.bincount(labels, minlength=1).max(initial=0) < 3:
             return {}
         after = self._transformed(transform, z, labels)

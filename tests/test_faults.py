@@ -290,4 +290,7 @@ def test_text_graphs_from_image_priors(tmp_path, monkeypatch, encoder):  # noqa:
     cmgl("fit-graphs", "--dataset", "smoke", "--observations", "image", *SMALL["fit-graphs"])
     with open_artifact(tmp_path / "artifacts" / "smoke" / "graphs.h5") as found:
         with open_artifact(tmp_path / "artifacts" / "smoke" / "nodes.h5") as nodes:
+            assert found["modality"].tolist() == ["text"]
             assert found["counts"].sum() == (SampleTable.read(nodes, "text").parts == "train").sum() > 0
+    (tmp_path / "artifacts" / "smoke" / "patch_graphs.h5").unlink(missing_ok=True)
+    assert "graphs of texts cannot classify images" in cmgl("classify", "--dataset", "smoke", code=3).err

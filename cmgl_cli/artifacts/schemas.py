@@ -177,6 +177,7 @@ _GRAPHS = Schema(
     "Precision matrices: one common graph, one specific graph a class, and all that is needed to score with them.",
     {
         "classes": _field("c", "str", "class names"),
+        "modality": _field("one", "str", "whose observations the graphs were fitted on: image or text"),
         "precision": _field("c node node", "float", "Omega_c = common + specific_c"),
         "common": _field("node node", "float", "Theta"),
         "specific": _field("c node node", "float", "S_c"),

@@ -116,6 +116,12 @@ def _kinds(config: ClassifyConfig, inputs: Mapping[str, Artifact]) -> list[str]:
 
 def _view(kind: str, job: Job, inputs: Mapping[str, Artifact], table: SampleTable, rows: Rows) -> View:
     graphs, config = inputs[ROLES[kind]], job.config
+    if graphs["modality"][0] != "image":
+        raise InputError(
+            "graphs of texts cannot classify images",
+            f"{graphs.path} was fitted on the observations of rendered texts (direction image-to-text)",
+            f"run: {job.command('prior')} --direction text-to-image, then fit-graphs again",
+        )
     precision, common = _in_score_units(graphs)
     means, priors = graphs["means"], _class_priors(config, table, rows)
     score = _scorers(kind, job, inputs, graphs, rows)

@@ -61,6 +61,7 @@ def _compute(job: Job, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> N
         )
     arrays = {
         "classes": nodes["classes"],
+        "modality": np.array([modality], dtype=object),
         "precision": result.precision,
         "common": result.common,
         "specific": result.specific,

@@ -1,0 +1,66 @@
+"""Streamed patch scores equal the sum over single patches; the fit's moments equal those of all patches at once."""
+
+import numpy as np
+import pytest
+
+from cmgl_cli.artifacts import SampleTable, open_artifact
+from cmgl_cli.console import Console
+from cmgl_cli.heads import GraphDiscriminant
+from cmgl_cli.observations import PatchScorer, class_scope, patch_observations
+from cmgl_cli.sufficient import Study
+from tests.cli_helpers import SMALL, cmgl
+from tests.test_cli import encoder, finished, workplace  # noqa: F401 (fixtures)
+
+
+@pytest.fixture
+def opened(workplace):  # noqa: F811
+    with open_artifact(workplace / "nodes.h5") as nodes, open_artifact(workplace / "features.h5") as features:
+        yield {"nodes": nodes, "features": features}
+
+
+def study(opened, scope):
+    return Study(opened, "patch", "image", scope, 0, Console(quiet=True))
+
+
+@pytest.mark.parametrize("scope", ["pooled", "class"])
+def test_scores_of_images_are_sums_over_their_patches(opened, scope):
+    transform = study(opened, scope).statistics().transform
+    rng = np.random.default_rng(0)
+    factors = rng.standard_normal((2, 4, 4))
+    model = GraphDiscriminant(factors @ factors.transpose(0, 2, 1) + np.eye(4), rng.standard_normal((2, 4)))
+    rows = np.array([1, 5, 6, 14])
+    scorer = PatchScorer(opened["nodes"], opened["features"], transform, rows, 2)
+    for _ in range(2):  # the second pass comes from memory
+        scores = scorer.scores({"model": model})["model"]
+        for score, (_, patches) in zip(scores, patch_observations(*opened.values(), rows), strict=True):
+            if scope == "class":
+                values, jacobian = class_scope(transform, patches, 2)
+                for label in range(2):
+                    np.testing.assert_array_equal(values[:, label], transform.transform(patches, label))
+                    np.testing.assert_array_equal(jacobian[:, label], transform.log_jacobian(patches, label))
+                single = model.scores(values, log_jacobian=jacobian)
+            else:
+                single = model.scores(transform.transform(patches))
+            np.testing.assert_allclose(score, single.sum(axis=0), rtol=1e-9)
+
+
+def test_moments_are_those_of_all_training_patches(opened):
+    statistics = study(opened, "pooled").statistics()
+    table = SampleTable.read(opened["nodes"], "image")
+    train = np.flatnonzero(table.parts == "train")
+    for label in range(2):
+        rows = train[table.label[train] == label]
+        values = np.concatenate([v for _, v in patch_observations(*opened.values(), rows)])
+        transformed = statistics.transform.transform(values)
+        np.testing.assert_allclose(statistics.whole.means[label], transformed.mean(axis=0), atol=1e-10)
+        expected = np.cov(transformed.T, bias=True)
+        np.testing.assert_allclose(statistics.whole.covariances()[label], expected, atol=1e-10)
+
+
+def test_a_transform_for_every_class_goes_through_the_whole_chain(workplace):  # noqa: F811
+    cmgl("fit-graphs", "--dataset", "smoke", *SMALL["fit-graphs"], "--scope", "class")
+    outcome = cmgl("classify", "--dataset", "smoke", "--json").json
+    assert 0 <= outcome["classify"]["accuracy"] <= 1
+    with open_artifact(workplace / "graphs.h5") as found:
+        assert found["transform/class_scope"]
+        np.testing.assert_allclose(found["means"], 0, atol=1e-9)
