@@ -1,10 +1,11 @@
-r"""From nodes and patches to class scores of every patch, and from there to pixels.
+r"""Decoders: from what encoder and probes make of an image to class logits on a grid.
 
 .. math:: X_{seg} = A^T H, \qquad Y = \mathrm{softmax}(X_{seg} W_{cls}) \qquad (21, 22)
 
-Every decoder returns logits on the patch grid, [B, N_p, C]; `upsample` takes them to pixels. The last linear layer
-commutes with A^T, so nodes are scored first ([p, C]) and projected then: with one graph a class, class c reads its
-score off its own graph.
+Every decoder maps `PatchInputs` to logits [B, C, h', w'] at its own resolution, the patch grid or finer; `upsample`
+takes them to pixels. The last linear layer commutes with A^T, so nodes are scored first ([p, C]) and projected then:
+with one graph a class, class c reads its score off its own graph. Graphs, means and standardisation are buffers, so a
+state dict holds a decoder entirely.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.heads.message_passing import SignedGraphs, SignedMessagePassing
+from cmgl_cli.heads.checks import Array
+from cmgl_cli.heads.evidence import PatchInputs
+from cmgl_cli.heads.generative import GenerativeHead, MixtureHead
+from cmgl_cli.heads.message_passing import SignedGraphs, SignedMessagePassing, signed_graphs
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class GraphDecoder(nn.Module):
         return logits if self.classifier.bias is None else logits + self.classifier.bias
 
 
-class LinearHead(nn.Module):
+class LinearDecoder(nn.Module):
     """A linear layer on the patches: what the graph has to beat.
 
     Parameters
@@ -91,6 +95,7 @@ class LinearHead(nn.Module):
         Training mean and standard deviation of the features, by which they are standardised.
     """
 
+    needs_image = False
     mean: Tensor
     scale: Tensor
 
@@ -101,61 +106,135 @@ class LinearHead(nn.Module):
         self.register_buffer("scale", torch.where(spread > 0, spread, torch.ones_like(spread)))
         self.classifier = nn.Linear(width, n_classes)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Return patch logits [B, N_p, C] of patch features [B, N_p, width]."""
-        return self.classifier((patches.float() - self.mean) / self.scale)
+    def scores(self, inputs: PatchInputs) -> Tensor:
+        """Return patch logits [B, N_p, C]."""
+        return self.classifier((inputs.patches.float() - self.mean) / self.scale)
+
+    def forward(self, inputs: PatchInputs) -> Tensor:
+        """Return logits [B, C, h, w] on the patch grid."""
+        return on_grid(self.scores(inputs), inputs.grid)
 
 
-class HybridHead(nn.Module):
-    """Patches, graph context and generative scores together: the sum of three sets of logits.
+class GenerativeDecoder(nn.Module):
+    """The class log-likelihoods of the patches (18), with one strength and one offset a class to be learned.
 
-    logits = linear(patches) + A^T scores(H) + s * generative, where s is learned, starts at `start` and shall tell
-    how much the generative scores are worth.
+    Untrained it is `patch_decoder.patch_scores`; training calibrates it, no more.
 
     Parameters
     ----------
-    linear : LinearHead
-    decoder : GraphDecoder, optional
+    head : GenerativeHead or MixtureHead
+    n_classes : int
+    """
+
+    needs_image = False
+
+    def __init__(self, head: GenerativeHead | MixtureHead, n_classes: int):
+        super().__init__()
+        self.head = head
+        self.strength = nn.Parameter(torch.tensor(1.0))
+        self.offset = nn.Parameter(torch.zeros(n_classes))
+
+    def scores(self, inputs: PatchInputs) -> Tensor:
+        """Return patch logits [B, N_p, C]."""
+        return self.strength * self.head(inputs.observations) + self.offset
+
+    def forward(self, inputs: PatchInputs) -> Tensor:
+        """Return logits [B, C, h, w] on the patch grid."""
+        return on_grid(self.scores(inputs), inputs.grid)
+
+
+class PaperDecoder(nn.Module):
+    """Equations (19) to (22) with the graphs built in.
+
+    Parameters
+    ----------
+    decoder : GraphDecoder
+    precision : ndarray, [G, p, p]
+        One graph a class, or one for all.
+    mixing : MixtureHead, optional
+        Where given, every image gets one graph, mixed from those of the classes it shows.
+    """
+
+    needs_image = False
+    positive: Tensor
+    negative: Tensor
+
+    def __init__(self, decoder: GraphDecoder, precision: Array, mixing: MixtureHead | None = None):
+        super().__init__()
+        self.decoder, self.mixing = decoder, mixing
+        graphs = signed_graphs(torch.tensor(precision).float())
+        self.register_buffer("positive", graphs.positive)
+        self.register_buffer("negative", graphs.negative)
+
+    def scores(self, inputs: PatchInputs) -> Tensor:
+        """Return patch logits [B, N_p, C]."""
+        graphs = SignedGraphs(self.positive, self.negative)
+        if self.mixing is not None:
+            graphs = signed_graphs(self.mixing.mixed(inputs.observations)[:, None])
+        return self.decoder(inputs.nodes, inputs.attention, graphs)
+
+    def forward(self, inputs: PatchInputs) -> Tensor:
+        """Return logits [B, C, h, w] on the patch grid."""
+        return on_grid(self.scores(inputs), inputs.grid)
+
+
+class HybridDecoder(nn.Module):
+    """Patches, generative scores and graph context together: the sum of their logits.
+
+    logits = linear(patches) + s * generative + context, where s is learned, starts at `start` and shall tell how much
+    the generative scores are worth.
+
+    Parameters
+    ----------
+    linear : LinearDecoder
+    generative : GenerativeHead or MixtureHead, optional
+        Left out, there are no generative scores.
+    context : PaperDecoder, optional
         Left out, there is no graph context.
     start : float
         First value of s.
     """
 
-    def __init__(self, linear: LinearHead, decoder: GraphDecoder | None = None, *, start: float = 0.1):
+    needs_image = False
+
+    def __init__(
+        self,
+        linear: LinearDecoder,
+        generative: GenerativeHead | MixtureHead | None = None,
+        context: PaperDecoder | None = None,
+        *,
+        start: float = 0.1,
+    ):
         super().__init__()
-        self.linear, self.decoder = linear, decoder
+        self.linear, self.generative, self.context = linear, generative, context
         self.strength = nn.Parameter(torch.tensor(float(start)))
 
-    def forward(
-        self,
-        patches: Tensor,
-        generative: Tensor,
-        nodes: Tensor | None = None,
-        attention: Tensor | None = None,
-        graphs: SignedGraphs | None = None,
-    ) -> Tensor:
-        """Return patch logits [B, N_p, C].
+    def scores(self, inputs: PatchInputs) -> Tensor:
+        """Return patch logits [B, N_p, C]."""
+        logits = self.linear.scores(inputs)
+        if self.generative is not None:
+            likelihood = self.generative(inputs.observations)
+            logits = logits + self.strength * (likelihood - likelihood.mean(-1, keepdim=True))
+        return logits if self.context is None else logits + self.context.scores(inputs)
 
-        Parameters
-        ----------
-        patches : Tensor, [B, N_p, d]
-        generative : Tensor, [B, N_p, C]
-            Class log-likelihoods of the patches; centred over classes here.
-        nodes, attention, graphs
-            What `GraphDecoder` takes; needed where there is a decoder.
+    def forward(self, inputs: PatchInputs) -> Tensor:
+        """Return logits [B, C, h, w] on the patch grid."""
+        return on_grid(self.scores(inputs), inputs.grid)
 
-        Raises
-        ------
-        InputError
-            If there is a decoder and one of its inputs is missing.
-        """
-        centred = generative - generative.mean(-1, keepdim=True)
-        logits = self.linear(patches) + self.strength * centred
-        if self.decoder is None:
-            return logits
-        if nodes is None or attention is None or graphs is None:
-            raise InputError("the graph context lacks an input", "nodes, attention or graphs is None", "pass all three")
-        return logits + self.decoder(nodes, attention, graphs)
+
+def on_grid(scores: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return maps [B, C, h, w] of patch scores [B, N_p, C], row by row.
+
+    Raises
+    ------
+    InputError
+        If the grid does not have N_p patches.
+    """
+    if grid[0] * grid[1] != scores.shape[1]:
+        raise InputError(
+            "grid and patches differ", f"{grid} for {scores.shape[1]} patches", "pass the encoder's patch grid"
+        )
+    return scores.transpose(1, 2).unflatten(2, grid)
 
 
 def project(node_scores: Tensor, attention: Tensor, *, normalise: bool = False) -> Tensor:
@@ -178,26 +257,9 @@ def project(node_scores: Tensor, attention: Tensor, *, normalise: bool = False) 
     return weights.transpose(1, 2) @ node_scores
 
 
-def upsample(logits: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return pixel logits [B, C, H, W] of patch logits [B, N_p, C] by bilinear interpolation.
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return pixel logits [B, C, H, W] of logits [B, C, h, w] by bilinear interpolation.
 
     Logits are interpolated, not probabilities, as usual in the field; the softmax comes after.
-
-    Parameters
-    ----------
-    logits : Tensor, [B, N_p, C]
-        Row by row, N_p = h * w.
-    grid, size : tuple of int
-        (h, w) of the patch grid and (H, W) of the image.
-
-    Raises
-    ------
-    InputError
-        If the grid does not have N_p patches.
     """
-    if grid[0] * grid[1] != logits.shape[1]:
-        raise InputError(
-            "grid and patches differ", f"{grid} for {logits.shape[1]} patches", "pass the encoder's patch grid"
-        )
-    maps = logits.transpose(1, 2).reshape(len(logits), -1, *grid)
-    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Training of segmentation heads, one loop for our decoders and for the linear head, so that both are tuned alike.
+"""Training of decoders, one loop for ours and for the linear layer they have to beat, so that both are tuned alike.
 
 Pixel cross-entropy on logits upsampled to the masks' resolution, class weights by a power of the inverse frequency,
 optionally soft Dice; AdamW with a cosine schedule; the epoch that scores best on the validation part is kept.
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads.decoders import upsample
+from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.segmentation_metrics import IGNORE, SegmentationReport, SegmentationScores
 
 
@@ -24,16 +25,13 @@ class SegmentationBatch(NamedTuple):
 
     Attributes
     ----------
-    inputs : tuple
-        What the head takes, in order.
+    inputs : PatchInputs
     masks : Tensor, int64, [B, H, W]
-    grid : tuple of int
-        (h, w) of the patch grid.
+        Labels at any one resolution; logits are interpolated to it.
     """
 
-    inputs: tuple
+    inputs: PatchInputs
     masks: Tensor
-    grid: tuple[int, int]
 
 
 Batches = Callable[[int], Iterable[SegmentationBatch]]
@@ -41,8 +39,8 @@ Batches = Callable[[int], Iterable[SegmentationBatch]]
 
 
 @dataclass(frozen=True)
-class HeadSettings:
-    """How a head is trained.
+class DecoderSettings:
+    """How a decoder is trained.
 
     Attributes
     ----------
@@ -71,7 +69,7 @@ class HeadSettings:
 
 
 @dataclass
-class HeadHistory:
+class DecoderHistory:
     """Course of a training.
 
     Attributes
@@ -153,40 +151,62 @@ def pixel_loss(
     return loss + dice * (1 - (2 * both / sizes.clamp(min=1e-8))[present].mean())
 
 
-def train_head(
-    head: nn.Module,
-    batches: Batches,
-    settings: HeadSettings,
-    *,
-    weights: Tensor | None = None,
-    validate: Callable[[nn.Module], float] | None = None,
-    ignore_label: int = IGNORE,
-) -> HeadHistory:
-    """Train a head in place; where there is a validation score, its best epoch is kept.
+@dataclass(frozen=True)
+class TrainingTask:
+    """What decoders are trained on and chosen by, the same for all of them.
+
+    Attributes
+    ----------
+    batches : callable
+        Epoch number to its batches.
+    counts : Tensor, float64, [C]
+        Training pixels of each class (`pixel_counts`), from which class weights follow.
+    validate : callable, optional
+        Maps a decoder to its score on the validation part, the larger the better. Without it the last epoch is kept.
+    ignore_label : int
+    """
+
+    batches: Batches
+    counts: Tensor
+    validate: Callable[[nn.Module], float] | None = None
+    ignore_label: int = IGNORE
+
+
+def train_decoder(
+    decoder: nn.Module, task: TrainingTask, settings: DecoderSettings, *, seed: int = 0
+) -> DecoderHistory:
+    """Train a decoder in place; where there is a validation score, its best epoch is kept.
 
     Parameters
     ----------
-    head : nn.Module
-        Maps a batch's inputs to patch logits [B, N_p, C].
-    batches : callable
-    settings : HeadSettings
-    weights : Tensor, [C], optional
-        Class weights, see `class_weights`.
-    validate : callable, optional
-        Maps the head to a score, the larger the better.
-    ignore_label : int
+    decoder : nn.Module
+        Maps `PatchInputs` to logits [B, C, h, w].
+    task : TrainingTask
+    settings : DecoderSettings
+    seed : int
+        Of what is drawn while training (dropout); the global generator is left alone.
 
     Raises
     ------
     InputError
         If an epoch has no batch or the loss is not finite.
     """
-    optimiser = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _train(decoder, task, settings)
+
+
+def _train(decoder: nn.Module, task: TrainingTask, settings: DecoderSettings) -> DecoderHistory:
+    weights = class_weights(task.counts, settings.balance)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
-    history, best = HeadHistory(best_epoch=settings.epochs), None
+    history, best = DecoderHistory(best_epoch=settings.epochs), None
     for epoch in range(1, settings.epochs + 1):
-        head.train()
-        losses = [_step(head, batch, optimiser, weights, settings.dice, ignore_label) for batch in batches(epoch - 1)]
+        decoder.train()
+        losses = [
+            _step(decoder, batch, optimiser, weights, settings.dice, task.ignore_label)
+            for batch in task.batches(epoch - 1)
+        ]
         if not losses or not np.isfinite(losses).all():
             raise InputError(
                 "training broke off",
@@ -195,84 +215,108 @@ def train_head(
             )
         history.loss.append(float(np.mean(losses)))
         schedule.step()
-        if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
-            head.eval()
-            history.score[epoch] = validate(head)
+        if task.validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
+            decoder.eval()
+            history.score[epoch] = task.validate(decoder)
             if best is None or history.score[epoch] > history.score[history.best_epoch]:
-                best, history.best_epoch = deepcopy(head.state_dict()), epoch
+                best, history.best_epoch = deepcopy(decoder.state_dict()), epoch
     if best is not None:
-        head.load_state_dict(best)
-    head.eval()
+        decoder.load_state_dict(best)
+    decoder.eval()
     return history
 
 
-def tune_head(
+@dataclass(frozen=True)
+class Trial:
+    """One candidate of `tune_decoder`, trained.
+
+    Attributes
+    ----------
+    settings : DecoderSettings
+    history : DecoderHistory
+    state : dict of str to Tensor
+        The decoder's state at its best epoch.
+    """
+
+    settings: DecoderSettings
+    history: DecoderHistory
+    state: dict[str, Tensor]
+
+
+def tune_decoder(
     build: Callable[[], nn.Module],
-    batches: Batches,
-    candidates: Sequence[HeadSettings],
-    counts: Tensor,
-    validate: Callable[[nn.Module], float],
+    task: TrainingTask,
+    candidates: Sequence[DecoderSettings],
     *,
-    ignore_label: int = IGNORE,
     seed: int = 0,
-) -> tuple[nn.Module, HeadSettings, list[tuple[HeadSettings, HeadHistory]]]:
-    """Train a head under each of several settings and return the one the validation part prefers.
+    done: Sequence[Trial] = (),
+    on_trial: Callable[[Trial], None] | None = None,
+) -> tuple[nn.Module, Trial, list[Trial]]:
+    """Train a decoder under each of several settings and return the one the validation part prefers.
 
     Parameters
     ----------
     build : callable
-        Returns a fresh head; drawn under `seed` for each candidate.
-    batches, validate, ignore_label
-        As in `train_head`.
-    candidates : sequence of HeadSettings
-    counts : Tensor, [C]
-        Training pixels of each class.
+        Returns a fresh decoder, the same each time.
+    task : TrainingTask
+        With a validation score.
+    candidates : sequence of DecoderSettings
+        Among equals the first wins.
     seed : int
+    done : sequence of Trial
+        Candidates trained before an interruption, the first ones in order; they are not trained again.
+    on_trial : callable, optional
+        Called with each trial as it is finished.
 
     Returns
     -------
-    head : nn.Module
-    settings : HeadSettings
-    trials : list of (HeadSettings, HeadHistory)
+    decoder : nn.Module
+        The winner.
+    winner : Trial
+    trials : list of Trial
         All candidates in order.
 
     Raises
     ------
     InputError
-        If there is no candidate.
+        If there is no candidate or no validation score, or what was done before is not how the candidates begin.
     """
-    trials: list[tuple[HeadSettings, HeadHistory]] = []
-    winner: tuple[nn.Module, HeadSettings] | None = None
-    least = -np.inf
-    for settings in candidates:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = build()
-        weights = class_weights(counts, settings.balance)
-        history = train_head(head, batches, settings, weights=weights, validate=validate, ignore_label=ignore_label)
-        trials.append((settings, history))
-        if winner is None or history.best_score > least:
-            winner, least = (head, settings), history.best_score
-    if winner is None:
-        raise InputError("there is nothing to tune", "0 candidates", "pass at least one HeadSettings")
-    return winner[0], winner[1], trials
+    trials = list(done)
+    if not candidates or task.validate is None:
+        raise InputError(
+            "there is nothing to tune by",
+            f"{len(candidates)} candidates, validation: {task.validate}",
+            "pass at least one DecoderSettings and a validation score",
+        )
+    if [trial.settings for trial in trials] != list(candidates[: len(trials)]):
+        raise InputError("other settings were tried before", f"{len(trials)} trials", "start the tuning afresh")
+    for settings in candidates[len(trials) :]:
+        decoder = build()
+        history = train_decoder(decoder, task, settings, seed=seed)
+        trials.append(Trial(settings, history, decoder.state_dict()))
+        if on_trial is not None:
+            on_trial(trials[-1])
+    winner = max(trials, key=lambda trial: trial.history.best_score)
+    decoder = build()
+    decoder.load_state_dict(winner.state)
+    return decoder.eval(), winner, trials
 
 
 @torch.no_grad()
-def score_head(
-    head: nn.Module, batches: Iterable[SegmentationBatch], n_classes: int, ignore_label: int = IGNORE
+def score_decoder(
+    decoder: nn.Module, batches: Iterable[SegmentationBatch], n_classes: int, ignore_label: int = IGNORE
 ) -> SegmentationReport:
-    """Return the scores of a head's label maps at the masks' resolution."""
+    """Return the scores of a decoder's label maps at the masks' resolution."""
     scores = SegmentationScores(n_classes, ignore_label)
-    for inputs, masks, grid in batches:
-        labels = upsample(head(*inputs), grid, (masks.shape[1], masks.shape[2])).argmax(1)
+    for inputs, masks in batches:
+        labels = upsample(decoder(inputs), (masks.shape[1], masks.shape[2])).argmax(1)
         for guess, truth in zip(labels.numpy(force=True), masks.numpy(force=True), strict=True):
             scores.update(guess, truth)
     return scores.report()
 
 
 def _step(
-    head: nn.Module,
+    decoder: nn.Module,
     batch: SegmentationBatch,
     optimiser: torch.optim.Optimizer,
     weights: Tensor | None,
@@ -280,8 +324,7 @@ def _step(
     ignore_label: int,
 ) -> float:
     """Take one step and return the loss."""
-    size = (batch.masks.shape[1], batch.masks.shape[2])
-    logits = upsample(head(*batch.inputs), batch.grid, size)
+    logits = upsample(decoder(batch.inputs), (batch.masks.shape[1], batch.masks.shape[2]))
     loss = pixel_loss(logits, batch.masks, weights, dice=dice, ignore_label=ignore_label)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()

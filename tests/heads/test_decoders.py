@@ -1,10 +1,11 @@
-"""Decoders: (21) and (22) in the order they are printed, graph choices, and upsampling."""
+"""Decoders: (21) and (22) in the order they are printed, the linear layer, and upsampling."""
 
 import pytest
 import torch
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.heads.decoders import DecoderOptions, GraphDecoder, HybridHead, LinearHead, project, upsample
+from cmgl_cli.heads.decoders import DecoderOptions, GraphDecoder, LinearDecoder, on_grid, project, upsample
+from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.message_passing import signed_graphs
 from tests.heads.problems import precisions
 
@@ -53,46 +54,35 @@ def test_normalised_projection_is_a_mean_over_nodes() -> None:
     assert torch.isfinite(project(ones, half * 0, normalise=True)).all()
 
 
-def test_linear_head_standardises_and_survives_a_constant_feature() -> None:
+def test_linear_layer_standardises_and_survives_a_constant_feature() -> None:
     torch.manual_seed(0)
-    patches = torch.randn(2, 5, 3) * 7 + 4
+    patches = torch.randn(2, 6, 3) * 7 + 4
     patches[..., 1] = 4
     flat = patches.reshape(-1, 3)
-    head = LinearHead(3, 2, flat.mean(0), flat.std(0, correction=0))
+    decoder = LinearDecoder(3, 2, flat.mean(0), flat.std(0, correction=0))
     scaled = (patches - flat.mean(0)) / torch.tensor([flat[:, 0].std(correction=0), 1.0, flat[:, 2].std(correction=0)])
-    expected = scaled @ head.classifier.weight.T + head.classifier.bias
-    torch.testing.assert_close(head(patches.half()), expected, atol=2e-2, rtol=1e-2)
-    torch.testing.assert_close(head(patches), expected)
-
-
-def test_hybrid_is_the_sum_of_its_parts_and_ignores_shifts_of_log_likelihoods() -> None:
-    nodes, attention, graphs = inputs()
-    patches, generative = torch.randn(2, 8, 5), torch.randn(2, 8, 3)
-    linear, decoder = LinearHead(5, 3), GraphDecoder(4, 3)
-    hybrid = HybridHead(linear, decoder, start=0.3)
-    shifted = generative + torch.randn(2, 8, 1) * 100
-    centred = generative - generative.mean(-1, keepdim=True)
-    expected = linear(patches) + 0.3 * centred + decoder(nodes, attention, graphs)
-    torch.testing.assert_close(hybrid(patches, shifted, nodes, attention, graphs), expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(HybridHead(linear, start=0.0)(patches, generative), linear(patches))
-    with pytest.raises(InputError, match="None"):
-        hybrid(patches, generative, nodes)
+    expected = scaled @ decoder.classifier.weight.T + decoder.classifier.bias
+    inputs = PatchInputs(patches, patches, patches, patches, (2, 3))
+    torch.testing.assert_close(decoder.scores(inputs), expected)
+    torch.testing.assert_close(decoder.scores(inputs._replace(patches=patches.half())), expected, atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(decoder(inputs)[0, :, 1, 2], expected[0, 5])
 
 
 def test_upsampling_keeps_rows_and_columns_apart() -> None:
-    logits = torch.zeros(1, 6, 2)
-    logits[0, 4, 1] = 1.0  # row 1, column 1 of a 2 x 3 grid
-    pixels = upsample(logits, (2, 3), (4, 6))
+    scores = torch.zeros(1, 6, 2)
+    scores[0, 4, 1] = 1.0  # row 1, column 1 of a 2 x 3 grid
+    maps = on_grid(scores, (2, 3))
+    pixels = upsample(maps, (4, 6))
     assert pixels.shape == (1, 2, 4, 6)
     assert pixels[0, 1].flatten().argmax().item() // 6 >= 2
     assert set(torch.nonzero(pixels[0, 1] == pixels[0, 1].max())[:, 1].tolist()) == {2, 3}
-    torch.testing.assert_close(upsample(logits, (2, 3), (2, 3))[0, 1].flatten(), logits[0, :, 1])
+    torch.testing.assert_close(upsample(maps, (2, 3)), maps)
 
 
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: upsample(torch.zeros(1, 6, 2), (2, 2), (4, 4)), "(2, 2) for 6"),
+        (lambda: on_grid(torch.zeros(1, 6, 2), (2, 2)), "(2, 2) for 6"),
         (lambda: project(torch.zeros(1, 3, 2), torch.zeros(1, 4, 8)), "do not fit"),
         (lambda: GraphDecoder(4, 5)(*inputs()), "3 graphs for 5 classes"),
     ],

@@ -1,20 +1,26 @@
-"""Training of segmentation heads: the loss, the weights, and what tuning keeps."""
+"""Training of decoders: the loss, the weights, and what tuning keeps."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.heads.decoders import LinearHead
+from cmgl_cli.heads.decoders import LinearDecoder
+from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.segmentation_training import (
-    HeadSettings,
+    DecoderSettings,
     SegmentationBatch,
+    TrainingTask,
+    Trial,
     class_weights,
     pixel_counts,
     pixel_loss,
-    score_head,
-    train_head,
-    tune_head,
+    score_decoder,
+    train_decoder,
+    tune_decoder,
 )
 
 GRID, SIZE, N_CLASSES, WIDTH = (4, 4), (8, 8), 3, 6
@@ -29,14 +35,26 @@ def blobs(n: int = 12, seed: int = 0) -> list[SegmentationBatch]:
     masks = labels.reshape(n, *GRID).repeat_interleave(2, 1).repeat_interleave(2, 2)
     masks[:, 0, 0] = 255
     patches = patches.reshape(n, 16, WIDTH)
-    return [SegmentationBatch((patches[i : i + 4],), masks[i : i + 4], GRID) for i in range(0, n, 4)]
+    blank = torch.zeros(n, 16, 0)
+    return [
+        SegmentationBatch(PatchInputs(patches[part], blank[part], blank[part], blank[part], GRID), masks[part])
+        for part in (slice(i, i + 4) for i in range(0, n, 4))
+    ]
+
+
+def fresh() -> LinearDecoder:
+    torch.manual_seed(3)
+    return LinearDecoder(WIDTH, N_CLASSES)
 
 
 TRAIN, VALIDATION = blobs(), blobs(seed=1)
 
 
 def mean_iou(head) -> float:
-    return score_head(head, VALIDATION, N_CLASSES).mean_iou
+    return score_decoder(head, VALIDATION, N_CLASSES).mean_iou
+
+
+TASK = TrainingTask(lambda _: TRAIN, torch.ones(N_CLASSES), mean_iou)
 
 
 def test_counts_and_weights() -> None:
@@ -71,10 +89,10 @@ def test_dice_loss_by_hand() -> None:
 
 def test_training_learns_and_keeps_the_best_epoch() -> None:
     torch.manual_seed(0)
-    head = LinearHead(WIDTH, N_CLASSES)
+    head = LinearDecoder(WIDTH, N_CLASSES)
     before = mean_iou(head)
-    settings = HeadSettings(epochs=30, learning_rate=0.03, validate_every=5)
-    history = train_head(head, lambda _: TRAIN, settings, validate=mean_iou)
+    settings = DecoderSettings(epochs=30, learning_rate=0.03, validate_every=5)
+    history = train_decoder(head, TASK, settings)
     assert len(history.loss) == 30 and history.loss[-1] < history.loss[0]
     assert list(history.score) == [5, 10, 15, 20, 25, 30]
     assert history.best_score == max(history.score.values()) == pytest.approx(mean_iou(head))
@@ -83,42 +101,57 @@ def test_training_learns_and_keeps_the_best_epoch() -> None:
 
 def test_tuning_returns_the_best_candidate_and_is_deterministic() -> None:
     candidates = [
-        HeadSettings(epochs=1, learning_rate=1e-5, balance=0.0),
-        HeadSettings(epochs=30, learning_rate=0.03, balance=0.5),
+        DecoderSettings(epochs=1, learning_rate=1e-5, balance=0.0),
+        DecoderSettings(epochs=30, learning_rate=0.03, balance=0.5),
+        DecoderSettings(epochs=1, learning_rate=1e-5, balance=1.0),
     ]
     counts = pixel_counts((batch.masks for batch in TRAIN), N_CLASSES)
-    state = torch.get_rng_state()
-    runs = [
-        tune_head(lambda: LinearHead(WIDTH, N_CLASSES), lambda _: TRAIN, candidates, counts, mean_iou, seed=3)
-        for _ in range(2)
-    ]
-    assert torch.equal(state, torch.get_rng_state()), "the caller's generator is left alone"
-    head, settings, trials = runs[0]
-    assert settings == candidates[1] and len(trials) == 2
-    assert mean_iou(head) == max(history.best_score for _, history in trials)
-    for one, two in zip(head.parameters(), runs[1][0].parameters(), strict=True):
+    tune = partial(tune_decoder, fresh, TrainingTask(lambda _: TRAIN, counts, mean_iou), candidates)
+    seen: list[Trial] = []
+    decoder, winner, trials = tune(on_trial=seen.append)
+    assert winner.settings == candidates[1] and trials == seen and len(trials) == 3
+    assert mean_iou(decoder) == max(trial.history.best_score for trial in trials)
+    resumed, _, _ = tune(done=seen[:2])
+    for one, two in zip(decoder.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, two)
+    with pytest.raises(InputError, match="other settings"):
+        tune(done=seen[1:])
+
+
+def test_training_leaves_the_global_generator_alone_and_depends_on_the_seed() -> None:
+    def noisy(seed: int) -> torch.Tensor:
+        decoder = fresh()
+        decoder.classifier = nn.Sequential(nn.Dropout(0.5), decoder.classifier)
+        state = torch.get_rng_state()
+        train_decoder(decoder, TASK, DecoderSettings(epochs=2), seed=seed)
+        assert torch.equal(state, torch.get_rng_state())
+        return decoder.classifier[1].weight
+
+    assert torch.equal(noisy(0), noisy(0)) and not torch.equal(noisy(0), noisy(1))
 
 
 def test_balance_helps_the_rare_class() -> None:
     recalls = []
     for balance in (0.0, 1.0):
         torch.manual_seed(0)
-        head = LinearHead(WIDTH, N_CLASSES)
+        head = LinearDecoder(WIDTH, N_CLASSES)
         counts = pixel_counts((batch.masks for batch in TRAIN), N_CLASSES)
-        settings = HeadSettings(epochs=10, learning_rate=0.02, balance=balance)
-        train_head(head, lambda _: TRAIN, settings, weights=class_weights(counts, balance))
-        recalls.append(score_head(head, VALIDATION, N_CLASSES).class_accuracy[2])
+        settings = DecoderSettings(epochs=10, learning_rate=0.02, balance=balance)
+        train_decoder(head, TrainingTask(lambda _: TRAIN, counts), settings)
+        recalls.append(score_decoder(head, VALIDATION, N_CLASSES).class_accuracy[2])
     assert recalls[1] > recalls[0]
 
 
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: HeadSettings(epochs=0), "epochs"),
-        (lambda: train_head(LinearHead(WIDTH, N_CLASSES), lambda _: [], HeadSettings(epochs=1)), "broke off"),
+        (lambda: DecoderSettings(epochs=0), "epochs"),
         (
-            lambda: tune_head(lambda: LinearHead(2, 2), lambda _: TRAIN, [], torch.ones(2), mean_iou),
+            lambda: train_decoder(fresh(), TrainingTask(lambda _: [], torch.ones(3)), DecoderSettings(epochs=1)),
+            "broke off",
+        ),
+        (
+            lambda: tune_decoder(fresh, TASK, []),
             "0 candidates",
         ),
     ],

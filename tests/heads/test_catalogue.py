@@ -1,0 +1,155 @@
+"""Decoders by name: what every one of them must satisfy, and what graphs and their controls change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.heads import GraphDiscriminant
+from cmgl_cli.heads.catalogue import DECODERS, build_decoder
+from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs
+from cmgl_cli.heads.patch_decoder import patch_scores
+from cmgl_cli.heads.segmentation_training import pixel_loss
+from tests.heads.problems import precisions
+
+C, P, WIDTH, D_K, GRID = 3, 6, 10, 4, (2, 4)
+
+
+def evidence(**changes) -> GraphEvidence:
+    omega = precisions(C, P)
+    means = np.random.default_rng(0).normal(size=(C, P))
+    return replace(GraphEvidence(omega, omega.mean(0), means, np.array([0.5, 0.3, 0.2])), **changes)
+
+
+def inputs(seed: int = 0) -> PatchInputs:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    n_patches = GRID[0] * GRID[1]
+    return PatchInputs(
+        normal(2, n_patches, WIDTH),
+        normal(2, n_patches, P),
+        normal(2, P, D_K),
+        normal(2, P, n_patches).softmax(-1),
+        GRID,
+        torch.rand(2, 3, 32, 48, generator=generator),
+    )
+
+
+def build(name: str, graphs: GraphEvidence | None = None, **options) -> torch.nn.Module:
+    return build_decoder(name, graphs or evidence(), C, WIDTH, D_K, **options).eval()
+
+
+every = pytest.mark.parametrize("name", DECODERS)
+
+
+@every
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_logits_are_finite_and_gradients_reach_every_parameter(name: str, graph: str) -> None:
+    decoder = build(name, graph=graph)
+    logits = decoder(inputs())
+    finer = 4 if decoder.needs_image else 1
+    assert logits.shape == (2, C, finer * GRID[0], finer * GRID[1]) and torch.isfinite(logits).all()
+    pixel_loss(logits, torch.randint(0, C, (2, *logits.shape[2:]))).backward()
+    idle = {key for key, weight in decoder.named_parameters() if weight.grad is None}
+    assert idle <= ({"strength", "base.strength"} if graph == "none" else set())
+
+
+@every
+def test_a_state_dict_holds_the_decoder_entirely(name: str) -> None:
+    """Graphs, means and standardisation come back with the weights, whatever the decoder was built from."""
+    decoder = build(name, standardisation=(torch.randn(WIDTH), torch.rand(WIDTH) + 0.5))
+    other = build(name, evidence(precision=precisions(C, P, seed=5), priors=np.ones(C) / C), seed=9)
+    other.load_state_dict(decoder.state_dict())
+    torch.testing.assert_close(other(inputs()), decoder(inputs()), rtol=0, atol=0)
+
+
+@every
+def test_building_depends_on_the_seed_alone(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = build(name, seed=4)(inputs())
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert torch.equal(first, build(name, seed=4)(inputs()))
+
+
+@every
+@pytest.mark.parametrize("graph", ["per-class", "mixture", "common", "diagonal", "none"])
+def test_the_order_of_the_nodes_does_not_matter(name: str, graph: str) -> None:
+    order = np.random.default_rng(1).permutation(P)
+    original, batch = evidence(), inputs()
+    shuffled = replace(
+        original,
+        precision=original.precision[:, order][:, :, order],
+        common=original.common[np.ix_(order, order)],
+        means=original.means[:, order],
+    )
+    moved = batch._replace(
+        observations=batch.observations[..., order], nodes=batch.nodes[:, order], attention=batch.attention[:, order]
+    )
+    expected = build(name, original, graph=graph)(batch)
+    torch.testing.assert_close(build(name, shuffled, graph=graph)(moved), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_generative_decoder_equals_the_discriminant() -> None:
+    graphs, batch = evidence(), inputs()
+    model = GraphDiscriminant(graphs.precision, graphs.means, graphs.priors)
+    expected = torch.tensor(patch_scores(model, batch.observations.numpy())).float()
+    torch.testing.assert_close(build("generative", graphs).scores(batch), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_graph_for_all_makes_the_mixture_the_common_discriminant() -> None:
+    """If all class graphs are equal, mixing them changes nothing but a constant all classes share."""
+    omega = precisions(1, P).repeat(C, axis=0)
+    graphs, batch = evidence(precision=omega, common=omega[0]), inputs()
+    each, mixed, common = (build("generative", graphs, graph=graph).scores(batch) for graph in GRAPHS[:3])
+    torch.testing.assert_close(mixed.log_softmax(-1), each.log_softmax(-1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(common, each, rtol=1e-4, atol=1e-4)
+
+
+def test_controls_change_what_their_names_say() -> None:
+    graphs = evidence(scarce=(1,))
+    own, common = graphs.select("per-class"), graphs.select("common")
+    np.testing.assert_array_equal(own[1], common[1])
+    np.testing.assert_array_equal(own[[0, 2]], graphs.precision[[0, 2]])
+    marginal = np.einsum("cii->ci", np.linalg.inv(own))
+    for control in ("diagonal", "random"):
+        changed = graphs.select(control)
+        np.testing.assert_allclose(np.einsum("cii->ci", np.linalg.inv(changed)), marginal)
+    np.testing.assert_array_equal(graphs.select("diagonal") != 0, np.tile(np.eye(P) > 0, (C, 1, 1)))
+    assert not np.allclose(graphs.select("random"), own)
+    np.testing.assert_array_equal(graphs.select("none"), np.tile(np.eye(P), (C, 1, 1)))
+
+
+def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
+    batch = inputs()
+    expected = build("linear", seed=3)(batch)
+    torch.testing.assert_close(build("hybrid", graph="none", seed=3)(batch), expected, rtol=0, atol=0)
+    hybrid = build("hybrid", seed=3)
+    with torch.no_grad():
+        hybrid.strength.zero_()
+    torch.testing.assert_close(hybrid(batch), expected)
+    assert not (build("paper", graph="none")(batch) != 0).any(), "as printed, a graph without edges is silent"
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: build("hybird"), "hybrid"),
+        (lambda: build("linear", graph="percls"), "per-class"),
+        (lambda: build("unet")(inputs()._replace(image=None)), "image is None"),
+        (lambda: build("generative")(inputs()._replace(observations=torch.zeros(2, 8, 5))), "5 nodes against 6"),
+        (lambda: evidence(means=np.zeros((C, P + 1))), "means"),
+        (lambda: evidence(precision=-precisions(C, P)), "class 0"),
+        (lambda: evidence(scarce=(3,)), "(3,) of 3 classes"),
+    ],
+)
+def test_refuses_bad_input_and_names_it(call, named: str) -> None:
+    with pytest.raises((InputError, UsageError)) as caught:
+        call()
+    assert named in str(caught.value)
