@@ -118,3 +118,11 @@ def _devices() -> dict[str, Any]:
 def demo_config() -> Path:
     """Return the configuration of the demo, which ships with the package."""
     return Path(__file__).parent / "demo.yaml"
+
+
+def list_experiments(console: Console) -> None:
+    """List the experiments that ``cmgl experiment`` repeats."""
+    from cmgl_cli.experiments import EXPERIMENTS
+
+    rows = [(one.name, "a record: --input" if one.needs_stations else "-", one.about) for one in EXPERIMENTS.values()]
+    console.table("experiments", ("name", "needs", "what"), rows)

@@ -55,7 +55,8 @@ EXTRA: dict[str, dict[str, tuple[Any, Any, Any]]] = {
         "images": (Path | None, None, typer.Option(help="Encode every image below this folder, labels unknown.")),
         "shard": (str | None, None, typer.Option(help="Encode part i of n, as i/n; set by torchrun and srun.")),
         "merge": (bool, False, typer.Option("--merge", help="Join the complete shards into one file.")),
-    }
+    },
+    "experiment": {"list": (bool, False, typer.Option("--list", help="Show the experiments there are."))},
 }
 EXAMPLES = {
     "render-text": "cmgl render-text --dataset digits --preview pages.png",
@@ -65,6 +66,7 @@ EXAMPLES = {
     "fit-graphs": "cmgl fit-graphs --dataset digits --rho 0.05 --gamma 0.1 --k 0",
     "classify": "cmgl classify --dataset digits",
     "twofold-restore": "cmgl twofold-restore --input observations.csv --stations stations.csv --export filled.nc",
+    "experiment": "cmgl experiment twofold-synthetic --quick",
 }
 
 
@@ -104,6 +106,9 @@ def _stage_command(stage: str) -> Callable[..., None]:
         console = Console(typed["quiet"], typed["as_json"], typed["debug"])
         settled = {key: typed[key] for key in (*settings, "dataset", "root", "name", "artifacts")}
         paths = {key: typed[key] for key in (*roles, "output")}
+        if typed.get("list"):
+            _guarded(console, lambda: _list_experiments(console))
+            return
         request = Request(stage, typed["config"], settled, paths, {key: typed[key] for key in extra})
         control = {key: typed[key] for key in ("force", "dry_run", "verify")}
         _guarded(console, lambda: run_stage(request, console, **control))
@@ -121,6 +126,12 @@ def _stage_command(stage: str) -> Callable[..., None]:
     return _with_signature(command, parameters)
 
 
+def _list_experiments(console: Console) -> None:
+    from cmgl_cli.about import list_experiments
+
+    list_experiments(console)
+
+
 def _setting_parameters(config_class: type) -> dict[str, tuple[Any, Any, Any]]:
     hints = typing.get_type_hints(config_class)
     parameters: dict[str, tuple[Any, Any, Any]] = {}
@@ -133,7 +144,13 @@ def _setting_parameters(config_class: type) -> dict[str, tuple[Any, Any, Any]]:
             about += f" Default: {default}."
         flag = "--" + item.name.replace("_", "-")
         kind = next(arm for arm in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)))
-        if kind is bool:
+        if item.metadata["positional"]:
+            parameters[item.name] = (
+                str | None,
+                None,
+                typer.Argument(metavar=item.name.upper(), help=about, show_default=False),
+            )
+        elif kind is bool:
             parameters[item.name] = (
                 bool | None,
                 None,

@@ -41,7 +41,11 @@ def run_stage(
     request: Request, console: Console, *, force: bool = False, dry_run: bool = False, verify: bool = False
 ) -> None:
     """Run one stage in all variants that the settings ask for, and say what came out."""
-    imply = {"extract": _with_implied, "twofold-restore": _named_after_input}.get(request.stage)
+    imply = {
+        "extract": _with_implied,
+        "twofold-restore": _named_after_input,
+        "experiment": _named_after_experiment,
+    }.get(request.stage)
     request = imply(request) if imply else request
     run = build_run(request.config, request.settings, request.stage)
     shard = _shard(request)
@@ -82,6 +86,12 @@ def _named_after_input(request: Request) -> Request:
     settings = dict(request.settings)
     first = str(settings["input"] or "").split(",")[0]
     settings["name"] = settings["name"] or settings["dataset"] or Path(first).stem or "stations"
+    return replace(request, settings=settings)
+
+
+def _named_after_experiment(request: Request) -> Request:
+    settings = dict(request.settings)
+    settings["name"] = settings["name"] or settings["experiment"] or "experiment"
     return replace(request, settings=settings)
 
 

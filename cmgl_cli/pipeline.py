@@ -102,6 +102,7 @@ STEPS: tuple[Step, ...] = (
         "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
     ),
     Step("twofold-restore", "", 1, "restoration", "restored.h5", alone=True),
+    Step("experiment", "", 1, "experiment", "experiment.h5", alone=True),
 )
 
 

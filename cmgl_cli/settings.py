@@ -23,6 +23,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     results: bool = True,
+    positional: bool = False,
 ) -> Any:
     """Declare a setting.
 
@@ -37,10 +38,11 @@ def option(
         Inclusive bounds of a number, or of every number of a list.
     results : bool
         False for what changes speed or place but no number: it stays out of the identity.
+    positional : bool
+        Given on the command line by its place, without a flag.
     """
-    return field(
-        default=default, metadata={"about": about, "choices": choices, "least": least, "most": most, "results": results}
-    )
+    metadata = {"about": about, "choices": choices, "least": least, "most": most, "results": results}
+    return field(default=default, metadata={**metadata, "positional": positional})
 
 
 def _path(about: str) -> Any:
@@ -224,6 +226,26 @@ class TwofoldRestoreConfig:
     seed: int = _seed()
 
 
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Repeat an experiment of the papers: a grid of cells, resumable, to one artifact, tables and a figure."""
+
+    experiment: str = option("", "Which one; --list shows all.", positional=True)
+    input: tuple[Path, ...] = option((), "Station records, as for twofold-restore.", results=False)
+    stations: Path | None = _path("Station table: CSV with station,latitude,longitude,elevation.")
+    exclude: tuple[str, ...] = option((), "Leave these stations out.")
+    start: str | None = option(None, "First time taken, as 1961-01.")
+    end: str | None = option(None, "Last time taken, as 1990-12.")
+    complete: float = option(0.0, "Leave out stations with a smaller share of observations.", least=0, most=1)
+    years: tuple[int, ...] = option((0,), "Also cut the record to its last so many years; 0 is all of it.", least=0)
+    quick: bool = option(False, "A few cells only, for a first look.")
+    only: tuple[str, ...] = option((), "Only some cells: parameter=value,... (rate=0.1,rate=0.3,method=default).")
+    jobs: int = option(1, "Cells at a time.", least=1, results=False)
+    backend: str = option(
+        "loky", "How cells run side by side.", choices=("loky", "threading", "multiprocessing"), results=False
+    )
+
+
 STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
     {
         "render-text": RenderTextConfig,
@@ -233,6 +255,7 @@ STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
         "fit-graphs": FitGraphsConfig,
         "classify": ClassifyConfig,
         "twofold-restore": TwofoldRestoreConfig,
+        "experiment": ExperimentConfig,
     }
 )
 

@@ -235,6 +235,19 @@ _RESTORATION = Schema(
     },
 )
 
+_EXPERIMENT = Schema(
+    "experiment",
+    1,
+    "Every cell of an experiment's grid, one entry a cell: its parameters and what was measured.",
+    {
+        "parameters/*": _field("...", "any", "what tells the cells apart, seed or fold among it"),
+        "metrics/*": _field("...", "float", "what was measured; NaN where a cell has no such metric"),
+    },
+)
+
 SCHEMAS: Mapping[str, Schema] = MappingProxyType(
-    {schema.name: schema for schema in (_RENDERS, _FEATURES, _NODES, _PRIOR, _GRAPHS, _CLASSIFICATION, _RESTORATION)}
+    {
+        schema.name: schema
+        for schema in (_RENDERS, _FEATURES, _NODES, _PRIOR, _GRAPHS, _CLASSIFICATION, _RESTORATION, _EXPERIMENT)
+    }
 )

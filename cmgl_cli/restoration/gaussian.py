@@ -43,7 +43,10 @@ def inverse(matrix: Array) -> Array:
     if info:
         raise InputError("a covariance is not positive definite", f"leading minor {info}", "add noise to its diagonal")
     result = lapack.dpotri(factor, lower=True)[0]
-    return np.tril(result) + np.tril(result, -1).T
+    # dpotrf has cleared the upper half, so the sum doubles the diagonal and nothing else
+    full = result + result.T
+    full.flat[:: len(full) + 1] *= 0.5
+    return full
 
 
 def conditional_fill(rows: Array, covariance: Array, *, precision: Array | None = None) -> Fill:
@@ -69,11 +72,12 @@ def conditional_fill(rows: Array, covariance: Array, *, precision: Array | None 
     for number, pattern in enumerate(patterns):
         members = np.flatnonzero(index.reshape(-1) == number)
         gap, seen = np.flatnonzero(pattern), np.flatnonzero(~pattern)
-        mean, conditional, own = _conditional(values[np.ix_(members, seen)], gap, seen, covariance, precision)
-        values[np.ix_(members, gap)] = mean
-        variance[np.ix_(members, gap)] = np.maximum(np.diagonal(conditional), 0.0)
-        spread[np.ix_(gap, gap)] += len(members) * conditional
-        own_precision[np.ix_(members, seen)] = own
+        lines = members[:, None]
+        mean, conditional, own = _conditional(values[lines, seen], gap, seen, covariance, precision)
+        values[lines, gap] = mean
+        variance[lines, gap] = np.maximum(np.diagonal(conditional), 0.0)
+        spread[gap[:, None], gap] += len(members) * conditional
+        own_precision[lines, seen] = own
     alone = np.divide(1.0, own_precision, out=np.zeros_like(rows), where=own_precision > 0)
     residual = np.where(missing, np.nan, (values @ precision) * alone)
     return Fill(values, variance, spread, alone, residual)
@@ -84,18 +88,18 @@ def _conditional(
 ) -> tuple[Array, Array, Array]:
     """Return mean and covariance of the gaps, and the diagonal of the observed part's inverse covariance."""
     if len(seen) == 0:
-        return np.zeros((len(seen_values), len(gap))), covariance[np.ix_(gap, gap)], np.zeros(0)
+        return np.zeros((len(seen_values), len(gap))), covariance[gap[:, None], gap], np.zeros(0)
     if len(gap) == 0:
         return np.zeros((len(seen_values), 0)), np.zeros((0, 0)), np.diagonal(precision)
     if len(gap) <= len(seen):
-        conditional = inverse(precision[np.ix_(gap, gap)])
-        link = precision[np.ix_(seen, gap)]
+        conditional = inverse(precision[gap[:, None], gap])
+        link = precision[seen[:, None], gap]
         pull = link @ conditional
         return -seen_values @ pull, conditional, np.diagonal(precision)[seen] - (pull * link).sum(axis=1)
-    seen_inverse = inverse(covariance[np.ix_(seen, seen)])
-    link = covariance[np.ix_(seen, gap)]
+    seen_inverse = inverse(covariance[seen[:, None], seen])
+    link = covariance[seen[:, None], gap]
     gain = seen_inverse @ link
-    return seen_values @ gain, covariance[np.ix_(gap, gap)] - link.T @ gain, np.diagonal(seen_inverse)
+    return seen_values @ gain, covariance[gap[:, None], gap] - link.T @ gain, np.diagonal(seen_inverse)
 
 
 def em_covariance(

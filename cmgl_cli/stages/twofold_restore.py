@@ -1,7 +1,5 @@
 """``cmgl twofold-restore``: station records with gaps in, the same records filled out, with standard errors."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,15 +37,7 @@ def prepare(job: Job) -> Prepared:
     kept = [name for name in table.stations if name not in config.exclude]
     if config.exclude or config.start or config.end:
         table = table.select(stations=kept, start=config.start, end=config.end)
-    return Prepared({"stations": _digest(table)}, table)
-
-
-def _digest(table: StationTable) -> str:
-    digest = hashlib.sha256()
-    for values in (table.values, table.time.astype("datetime64[s]").astype(np.int64), table.coordinates):
-        digest.update(np.ascontiguousarray(values).tobytes())
-    digest.update(json.dumps([table.stations, table.variables, table.units], ensure_ascii=False).encode())
-    return "sha256:" + digest.hexdigest()
+    return Prepared({"stations": table.digest()}, table)
 
 
 def compute(job: Job, table: StationTable, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
@@ -216,6 +206,6 @@ def _export(artifact: Artifact, job: Job) -> tuple[Path, ...]:
         raise UsageError("a simulation is not exported", f"--export {target}", "leave --simulate away")
     layout = LAYOUTS.get(target.suffix.lower(), "own") if config.layout == "auto" else config.layout
     table: StationTable = prepare(job).state
-    if _digest(table) != artifact.identity.digests["stations"]:
+    if table.digest() != artifact.identity.digests["stations"]:
         raise InputError("the input changed since it was restored", str(config.input[0]), "run the same command again")
     return write_restored(target, Restored(table, artifact["values"], artifact["standard_error"]), layout)

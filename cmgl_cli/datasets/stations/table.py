@@ -1,5 +1,7 @@
 """What a set of stations is: one dense array over a regular time axis, and all that is known about it."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,6 +106,14 @@ class StationTable:
     def coordinates(self) -> np.ndarray:
         """Latitude, longitude and elevation, float64 [stations, 3]; NaN where unknown."""
         return np.stack([self.latitude, self.longitude, self.elevation], axis=1)
+
+    def digest(self) -> str:
+        """Return ``sha256:`` and the digest of what decides a restoration: values, times, places, names, units."""
+        digest = hashlib.sha256()
+        for values in (self.values, self.time.astype("datetime64[s]").astype(np.int64), self.coordinates):
+            digest.update(np.ascontiguousarray(values).tobytes())
+        digest.update(json.dumps([self.stations, self.variables, self.units], ensure_ascii=False).encode())
+        return "sha256:" + digest.hexdigest()
 
     def select(
         self,

@@ -1,0 +1,134 @@
+"""``cmgl experiment``: a grid of independent cells, resumable, to one artifact, one table and one figure."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cmgl_cli.artifacts import Artifact, ArtifactWriter
+from cmgl_cli.datasets.stations import StationTable, read_stations
+from cmgl_cli.errors import UsageError, suggest
+from cmgl_cli.experiments import (
+    EXPERIMENTS,
+    Experiment,
+    Journal,
+    Request,
+    Results,
+    chosen,
+    paired_gains,
+    run_cells,
+    summary_tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.reports import png
+from cmgl_cli.settings import ExperimentConfig
+
+
+def prepare(job: Job) -> Prepared:
+    """Read the record, where the experiment works on one."""
+    config: ExperimentConfig = job.config
+    experiment = _experiment(config.experiment)
+    digests = {"experiment": f"{experiment.name} {experiment.version}"}
+    if not experiment.needs_stations:
+        return Prepared(digests)
+    if not config.input:
+        raise UsageError(
+            "this experiment works on a record", config.experiment, "give --input FILE, and --stations FILE"
+        )
+    table = _complete(read_stations(config.input, config.stations), config)
+    return Prepared({**digests, "stations": table.digest()}, table)
+
+
+def _experiment(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise UsageError("unknown experiment", f"cmgl experiment {name}", suggest(name, EXPERIMENTS))
+    return EXPERIMENTS[name]
+
+
+def _complete(table: StationTable, config: ExperimentConfig) -> StationTable:
+    """Return the asked part of a record: the period, and the stations that observed enough of it."""
+    kept = [name for name in table.stations if name not in config.exclude]
+    table = table.select(stations=kept, start=config.start, end=config.end)
+    share = table.observed.mean(axis=(0, 2))
+    enough = [name for name, part in zip(table.stations, share, strict=True) if part >= config.complete]
+    if not enough:
+        raise UsageError(
+            "no station observed enough", f"--complete {config.complete}, best {share.max():.2f}", "lower --complete"
+        )
+    return table.select(stations=enough)
+
+
+def compute(job: Job, table: StationTable | None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+    """Run the cells that are not in the journal yet, and store all."""
+    config: ExperimentConfig = job.config
+    experiment = EXPERIMENTS[config.experiment]
+    request = Request(config.quick, config.years, table)
+    cells = chosen(experiment.cells(request), config.only)
+    scope = {"experiment": experiment.name, "version": experiment.version}
+    if table is not None:
+        scope["data"] = table.digest()
+    journal = Journal(job.output.with_suffix(".cells.jsonl"), scope)
+    done = sum(cell in journal for cell in cells)
+    if done:
+        job.console.info(f"{experiment.name}: {done} of {len(cells)} cells are done already")
+    with job.console.progress(experiment.name, len(cells), "cells", done) as ticker:
+        results = run_cells(
+            experiment,
+            cells,
+            table,
+            journal,
+            jobs=config.jobs,
+            backend=config.backend,
+            on_done=lambda cell: ticker.advance(),
+        )
+    _write(out, results)
+
+
+def _write(out: ArtifactWriter, results: Results) -> None:
+    for name in dict.fromkeys(key for cell in results.cells for key in cell):
+        values = [cell.get(name, "") for cell in results.cells]
+        texts = any(isinstance(value, str) for value in values)
+        out.write(f"parameters/{name}", np.array(values, dtype=object if texts else np.float64))
+    for name in results.names():
+        out.write(f"metrics/{name.replace('/', '-')}", results.column(name))
+
+
+def summarize(artifact: Artifact, job: Job) -> None:
+    """Print the tables; write them beside the artifact as Markdown, CSV and LaTeX, with the figure."""
+    experiment = EXPERIMENTS[artifact.identity.config["experiment"]]
+    results = _read(artifact)
+    tables = summary_tables(experiment, results)
+    gains = paired_gains(experiment, results)
+    for table in (*tables, *gains):
+        job.console.table(table.title, table.header, table.rows)
+    extra = [table for name in results.names() for table in summary_tables(experiment, results, name)]
+    more = [table for table in extra if table.title not in {one.title for one in tables}]
+    files = {
+        ".md": to_markdown([*tables, *gains, *more]),
+        ".csv": to_csv(results),
+        ".tex": to_latex([*tables, *gains]),
+    }
+    for suffix, text in files.items():
+        job.output.with_suffix(suffix).write_text(text, encoding="utf-8")
+    job.output.with_suffix(".png").write_bytes(png(experiment.figure(results)))
+    job.console.fields(
+        "experiment",
+        {"cells": len(results.cells), "written": [str(job.output.with_suffix(s)) for s in (*files, ".png")]},
+    )
+
+
+def _read(artifact: Artifact) -> Results:
+    parameters, metrics = artifact.group("parameters"), artifact.group("metrics")
+    count = len(next(iter(metrics.values())))
+    cells = [{name: _scalar(values[i]) for name, values in parameters.items()} for i in range(count)]
+    found = [{n: float(v[i]) for n, v in metrics.items() if not np.isnan(v[i])} for i in range(count)]
+    return Results(tuple(cells), tuple(found))
+
+
+def _scalar(value: object) -> str | int | float:
+    if isinstance(value, str):
+        return value
+    number = float(value)  # type: ignore[arg-type]
+    return int(number) if number.is_integer() else number
