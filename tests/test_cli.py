@@ -186,7 +186,7 @@ def test_every_shipped_configuration_is_valid(config):
 def test_every_flag_has_a_help_text_and_every_command_an_example():
     for stage in STAGE_CONFIGS:
         text = cmgl(stage, "--help").out
-        assert "Example:" in text and f"cmgl {stage} --" in text
+        assert f"cmgl {stage} " in text.partition("Example:")[2]
 
 
 def test_images_without_labels_can_be_encoded(workplace, encoder, tmp_path):
