@@ -171,7 +171,7 @@ class FitGraphsConfig:
     solver: str = option(
         "auto",
         "How (10) is solved; paper, two-stage and independent are there to compare.",
-        choices=("auto", "descent", "admm", "paper", "two-stage", "independent"),
+        choices=("auto", "descent", "splitting", "admm", "paper", "two-stage", "independent"),
     )
     stability: int = option(0, "Refit on so many subsamples and store how often each edge came back.", least=0)
     edges: Path | None = _path("Also write the edges of all classes to this CSV.")

@@ -21,12 +21,16 @@ from cmgl_cli.graphs.result import Step
 
 @dataclass
 class Iterate:
-    """Where a solver stands: precision [C, p, p], its certificate, iterations done and history."""
+    """Where a solver stands: precision [C, p, p], its certificate, iterations done, history, and its dual if any.
+
+    ``dual`` [C, p, p] is a point that, projected onto the polytopes of the penalty, certifies the precision.
+    """
 
     precision: Tensor
     certificate: Certificate
     n_iter: int
     history: list[Step]
+    dual: Tensor | None = None
 
 
 def prox_logdet(target: Tensor, problem: Problem, mu: float) -> Tensor:

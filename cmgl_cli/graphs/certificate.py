@@ -17,11 +17,26 @@ from cmgl_cli.graphs.penalty import Penalty, project_dual, prox, split, value
 
 @dataclass(frozen=True)
 class Problem:
-    """Equation (10): covariances [C, p, p], penalty levels and the weight alpha of every class [C]."""
+    """Equation (10): covariances [C, p, p], penalty levels and the weight alpha of every class [C].
+
+    ``positive``: the covariances are known to be positive definite.
+    """
 
     covariance: Tensor
     penalty: Penalty
     alpha: Tensor
+    positive: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the compiled code for double precision on the CPU applies."""
+        return self.covariance.device.type == "cpu" and self.covariance.dtype == torch.float64
+
+    @property
+    def free_diagonal(self) -> bool:
+        """Whether the penalty spares the diagonal."""
+        specific = torch.diagonal(self.penalty.specific, dim1=1, dim2=2)
+        return not bool(specific.any()) and not bool(torch.diagonal(self.penalty.common).any())
 
     @property
     def scale(self) -> Tensor:

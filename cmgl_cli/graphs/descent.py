@@ -1,12 +1,15 @@
-r"""Block coordinate descent over columns, with two accelerators for strongly correlated data.
+r"""The solvers for double precision on the CPU: sweeps over columns, accelerated splitting, Newton's method.
 
 1. Sweeps (`kernels.sweep`): exact minimisation over one column of all classes at a time. Monotone, every iterate
-   positive definite and exactly sparse; a handful of sweeps solves mildly correlated data.
-2. When sweeps progress slowly, a short accelerated splitting (`splitting`) finds the pattern of the solution.
-3. Newton steps on the face of the pattern (`newton`), each followed by a sweep that may change it, until the certified
-   gap is closed. Should they stall, two-block ADMM takes over from the point they reached.
+   positive definite and exactly sparse; a handful of sweeps solves one class of mildly correlated data.
+2. Accelerated splitting (`splitting`), from where the sweeps left off: the first choice for several classes and the
+   fast one for strongly correlated data.
+3. Newton steps on the face of the pattern (`newton`), each followed by a sweep that may change it, for what is left
+   at tolerances below 1e-8: quadratic, where splitting is linear. Should they stall, splitting goes on, and if that
+   does not end either, two-block ADMM takes over from the point they reached.
 
-The diagonal must be unpenalised. Everything runs in float64.
+`solve_descent` begins with the first, `solve_splitting` with the second. Sweeps and Newton steps need an unpenalised
+diagonal.
 """
 
 import time
@@ -18,17 +21,21 @@ from torch import Tensor
 
 from cmgl_cli.graphs import kernels
 from cmgl_cli.graphs.admm import Iterate, solve_admm
+from cmgl_cli.graphs.audit import lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem
 from cmgl_cli.graphs.newton import newton_step, pattern
-from cmgl_cli.graphs.penalty import Penalty, split
+from cmgl_cli.graphs.packed import pack, unpack
 from cmgl_cli.graphs.result import Step
-from cmgl_cli.graphs.splitting import split_start
+from cmgl_cli.graphs.splitting import Splitting
 
 Array = NDArray[np.float64]
 SLOW_SWEEPS = 25
 OPEN = 0.01
 STALLED = 6
-SPLITTING_STEPS = 150
+SPLITTING_STEPS = 400
+CHUNK = 5
+HANDOVER = 1e-8
+FIRST_CHECK = 1e-2
 FORCING = 0.1
 INNER_PASSES = 5
 
@@ -36,39 +43,42 @@ INNER_PASSES = 5
 class Descent:
     """State of one solve: the point, its inverse, and what was done to it."""
 
-    def __init__(self, problem: Problem, start: Tensor, accelerate: bool = True):
-        self.sigma = _array(problem.covariance)
-        self.weight = _array(problem.penalty.specific)
-        self.rho = float(problem.penalty.common.max()) if len(self.sigma[0]) > 1 else 0.0
-        self.alpha = _array(problem.alpha)
+    def __init__(self, problem: Problem, start: Tensor, dual: Tensor | None = None):
+        self.sigma, self.weight = _array(problem.covariance), _array(problem.penalty.specific)
+        self.levels, self.alpha = _array(problem.penalty.common), _array(problem.alpha)
+        self.rho = float(self.levels.max())
         self.omega = _array(start).copy()
-        self.common = (
-            _array(split(start.double().cpu(), _on_cpu(problem))[0])
-            if bool(torch.count_nonzero(start.triu(1)))
-            else np.zeros(self.sigma.shape[1:])
-        )
-        np.fill_diagonal(self.common, 0.0)
+        self.dual = None if dual is None else _array(dual)
+        self.warm = bool(np.count_nonzero(np.triu(self.omega[0], 1)))
+        self.common = np.zeros(self.sigma.shape[1:])
+        if self.warm:
+            unpack(median(pack(self.omega), pack(self.weight), pack(self.levels[None])[0]), self.common)
         self.inverse = np.linalg.inv(self.omega)
-        self.accelerate = accelerate
         self.began = time.process_time()
         self.n_iter = 0
         self.change = 0.1
         self.open_share = 1.0
         self.history: list[Step] = []
-        self.value = self.bound = -np.inf
+        self.value, self.bound = np.inf, -np.inf
 
     @property
     def gap(self) -> float:
         """Return the certified relative gap of the last check."""
-        return (self.value - self.bound) / max(1.0, abs(self.value))
+        return relative_gap(self.value, self.bound)
 
     def check(self) -> float:
         """Evaluate objective and dual bound, note them, and return the relative gap."""
         self.value = kernels.objective(self.sigma, self.omega, self.common, self.weight, self.rho, self.alpha)
         self.bound = kernels.dual_value(self.sigma, self.inverse, self.weight, self.rho, self.alpha)
-        seconds = time.process_time() - self.began
-        self.history.append(Step(self.n_iter, self.value, self.bound, self.value - self.bound, seconds))
+        if self.dual is not None:
+            bound, rho = pack(self.weight), pack(self.levels[None])[0]
+            self.bound = max(self.bound, lifted_value(self.sigma, self.alpha, pack(self.dual), bound, rho))
+        self._note(self.n_iter, self.value, self.bound)
         return self.gap
+
+    def _note(self, iteration: int, value: float, bound: float) -> None:
+        seconds = time.process_time() - self.began
+        self.history.append(Step(iteration, value, bound, value - bound, seconds))
 
     def sweep(self) -> None:
         """Run one sweep; columns are solved a hundred times more accurately than they last moved."""
@@ -80,9 +90,43 @@ class Descent:
         if self.n_iter % 50 == 0:  # rank-two updates collect rounding
             self.inverse = np.linalg.inv(self.omega)
 
+    def first_sweeps(self, tol: float, limit: int) -> bool:
+        """Sweep while that is quick or the pattern is still open; return whether the gap is closed."""
+        self.dual = None  # the sweeps leave it behind
+        values, kind = [self.value], pattern(self.omega, self.common)
+        for count in range(1, limit + 1):
+            self.sweep()
+            if self.check() <= tol:
+                return True
+            values.append(self.value)
+            following = pattern(self.omega, self.common)
+            self.open_share, kind = float((following != kind).mean()), following
+            left = _sweeps_left(values, tol) if count >= 4 else 2.0
+            if left > SLOW_SWEEPS or left <= 1.0 or (count >= 4 and self.open_share <= OPEN):
+                return False
+        return False
+
+    def split(self, tol: float, max_iter: int) -> None:
+        """Run the splitting from here until the gap is closed or its steps are up. A point no better is not taken."""
+        if self.dual is None and (self.warm or self.n_iter):
+            self.dual = self.alpha[:, None, None] * (self.inverse - self.sigma)
+        splitting = Splitting(self.sigma, self.weight, self.levels, self.alpha, self.omega, self.dual)
+        limit, due = min(max_iter - self.n_iter, SPLITTING_STEPS), FIRST_CHECK
+        taken, value, bound = 0, np.inf, -np.inf
+        while taken < limit and relative_gap(value, bound) > tol:
+            steps = min(CHUNK, limit - taken)
+            residual, taken = splitting.advance(steps), taken + steps
+            if residual <= due or taken == limit:
+                value, bound = splitting.certificate()
+                self._note(self.n_iter + taken, value, bound)
+                due = 0.5 * residual
+        self.n_iter += taken
+        if value < self.value or value - bound < self.value - self.bound:
+            self.omega, self.common, self.dual = splitting.precision(), splitting.common(), splitting.dual()
+            self.value, self.bound, self.change = value, bound, 1e-2
+
     def newton(self) -> None:
         """Take one Newton step on the face of the current point."""
-        p = self.omega.shape[1]
         self.value, _ = newton_step(
             self.sigma,
             self.omega,
@@ -93,64 +137,62 @@ class Descent:
             self.alpha,
             self.value,
             FORCING,
-            10 * p,
+            10 * self.omega.shape[1],
         )
         self.n_iter += 1
 
-    def split(self) -> None:
-        """Replace the point by that of a short splitting, if it is positive definite and better."""
-        start = (self.omega, np.zeros_like(self.omega))
-        omega, common, steps, inside = split_start(
-            self.sigma, start, self.weight, self.rho, self.alpha, SPLITTING_STEPS
-        )
-        self.n_iter += steps
-        value = kernels.objective(self.sigma, omega, common, self.weight, self.rho, self.alpha)
-        if inside and value < self.value:
-            self.omega, self.common, self.value = omega, common, value
-            self.inverse = np.linalg.inv(omega)
-            self.change = 1e-2
-
-    def first_sweeps(self, tol: float, limit: int) -> bool:
-        """Sweep while that is quick or the pattern is still open; return whether the gap is closed."""
-        values, kind = [self.value], pattern(self.omega, self.common)
-        for count in range(1, limit + 1):
+    def polish(self, tol: float, max_iter: int) -> bool:
+        """Alternate Newton steps and sweeps until the gap is closed or they stall; return whether it is closed."""
+        self.inverse = np.linalg.inv(self.omega)
+        best, stalled = np.inf, 0
+        while self.n_iter < max_iter and stalled < STALLED:
+            self.newton()
             self.sweep()
             if self.check() <= tol:
                 return True
-            values.append(self.value)
-            following = pattern(self.omega, self.common)
-            self.open_share, kind = float((following != kind).mean()), following
-            left = _sweeps_left(values, tol) if count >= 4 else 2.0
-            if self.accelerate and (left > SLOW_SWEEPS or left <= 1.0 or (count >= 4 and self.open_share <= OPEN)):
-                return False
+            stalled = 0 if self.gap < 0.9 * best else stalled + 1
+            best = min(best, self.gap)
         return False
 
-    def run(self, tol: float, max_iter: int) -> None:
+    def run(self, tol: float, max_iter: int, sweeping: bool) -> None:
         """Iterate until the certified gap is at most ``tol`` or ``max_iter`` steps of any kind are done."""
-        if self.check() <= tol or self.first_sweeps(tol, max_iter):
+        free = not np.diagonal(self.levels).any()
+        if free and (self.warm or sweeping or max_iter == 0) and self.check() <= tol:
             return
-        if self.accelerate and self.open_share > OPEN and self.n_iter < max_iter:
-            self.split()
-        best, stalled = np.inf, 0
-        while self.n_iter < max_iter and stalled < STALLED:
-            if self.accelerate:
-                self.newton()
-            self.sweep()
-            if self.check() <= tol:
-                return
-            stalled = 0 if self.gap < 0.9 * best or not self.accelerate else stalled + 1
-            best = min(best, self.gap)
+        if sweeping and self.first_sweeps(tol, max_iter):
+            return
+        if not free:
+            self.split(tol, max_iter)
+        elif self.n_iter < max_iter:
+            self.split(max(tol, HANDOVER), max_iter)
+            precise = tol < HANDOVER  # a tiny gap is asked for the sake of the point: one Newton step at least
+            if (precise or self.gap > tol) and self.n_iter < max_iter and not self.polish(tol, max_iter):
+                self.split(tol, max_iter)
 
 
-def solve_descent(problem: Problem, start: Tensor, tol: float, max_iter: int, accelerate: bool = True) -> Iterate:
-    """Solve from ``start`` [C, p, p]; see the module's account."""
-    state = Descent(problem, start, accelerate)
-    state.run(tol, max_iter)
+def solve_splitting(
+    problem: Problem, start: Tensor, tol: float, max_iter: int, dual: Tensor | None = None, sweeping: bool = False
+) -> Iterate:
+    """Solve from ``start`` [C, p, p] and, if known, its dual; see the module's account."""
+    state = Descent(problem, start, dual)
+    state.run(tol, max_iter, sweeping)
     precision = torch.as_tensor(state.omega, dtype=start.dtype, device=start.device)
     if state.gap > tol and state.n_iter < max_iter:
         rest = solve_admm(problem, precision, tol, max_iter - state.n_iter)
         return Iterate(rest.precision, rest.certificate, state.n_iter + rest.n_iter, state.history + rest.history)
-    return Iterate(precision, Certificate(state.value, state.bound, np.nan), state.n_iter, state.history)
+    certificate = Certificate(state.value, state.bound, np.nan)
+    dual = None if state.dual is None else torch.as_tensor(state.dual, dtype=start.dtype, device=start.device)
+    return Iterate(precision, certificate, state.n_iter, state.history, dual)
+
+
+def solve_descent(problem: Problem, start: Tensor, tol: float, max_iter: int, dual: Tensor | None = None) -> Iterate:
+    """Solve from ``start`` [C, p, p], beginning with sweeps; see the module's account."""
+    return solve_splitting(problem, start, tol, max_iter, dual, sweeping=True)
+
+
+def relative_gap(value: float, bound: float) -> float:
+    """Return the gap over max(1, |value|), infinite outside the domain."""
+    return (value - bound) / max(1.0, abs(value)) if value < np.inf else np.inf
 
 
 def _sweeps_left(values: list[float], tol: float) -> float:
@@ -165,7 +207,3 @@ def _sweeps_left(values: list[float], tol: float) -> float:
 
 def _array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float64)
-
-
-def _on_cpu(problem: Problem) -> Penalty:
-    return Penalty(problem.penalty.specific.double().cpu(), problem.penalty.common.double().cpu())

@@ -1,7 +1,7 @@
 """Joint estimation of common and class-specific precision matrices: checks, screening, the choice of solver."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,20 @@ from torch import Tensor
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.graphs.ablations import independent_problem, solve_paper, solve_two_stage
 from cmgl_cli.graphs.admm import Iterate, solve_admm
-from cmgl_cli.graphs.certificate import Problem, certify
-from cmgl_cli.graphs.descent import solve_descent
-from cmgl_cli.graphs.penalty import Penalty, split
+from cmgl_cli.graphs.audit import audit, lifted_value, median
+from cmgl_cli.graphs.certificate import Certificate, Problem, certify
+from cmgl_cli.graphs.descent import solve_descent, solve_splitting
+from cmgl_cli.graphs.inputs import make_problem
+from cmgl_cli.graphs.packed import pack, unpack
+from cmgl_cli.graphs.penalty import split
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.screening import require_bounded, restrict, screen
 
-SOLVERS = ("auto", "descent", "admm", "paper", "two-stage", "independent")
+SOLVERS = ("auto", "descent", "splitting", "admm", "paper", "two-stage", "independent")
 
 
-ALGORITHMS = {"descent": solve_descent, "admm": solve_admm, "paper": solve_paper, "two-stage": solve_two_stage}
+ALGORITHMS = {"admm": solve_admm, "paper": solve_paper, "two-stage": solve_two_stage}
+DUAL_ALGORITHMS = {"descent": solve_descent, "splitting": solve_splitting}  # these take and return a dual variable
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,11 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
         Certified duality gap over max(1, |objective|) at which to stop.
     max_iter : int
         Iterations allowed; a fit that needs more returns ``converged=False``.
-    solver : {"auto", "descent", "admm", "paper", "two-stage", "independent"}
-        ``auto`` is descent on the CPU, ADMM for a penalised diagonal, single precision or another device. ``paper`` is
-        the three-block sweep, ``two-stage`` fits Theta first, ``independent`` fits every class alone (Theta = 0 off the
-        diagonal, rho ignored); see docs/graphs.md.
+    solver : {"auto", "descent", "splitting", "admm", "paper", "two-stage", "independent"}
+        ``auto`` is chosen by the data: descent for one class, splitting for several or a penalised diagonal, ADMM for
+        single precision or another device; ``JointResult.solver`` says which ran. ``paper`` is the three-block sweep,
+        ``two-stage`` fits Theta first, ``independent`` fits every class alone (Theta = 0 off the diagonal, rho
+        ignored); see docs/graphs.md.
     initial : JointResult or array [C, p, p], optional
         Warm start: a fit to nearby penalties, or positive definite precisions.
     class_weights : array [C], optional
@@ -101,177 +106,30 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     if solver == "independent":
         problem = independent_problem(problem)
     require_bounded(problem)
-    start = _start(initial, problem)
+    start, dual = _start(initial, problem)
     labels = screen(problem)
-    chosen = _choose("auto" if solver == "independent" else solver, problem)
-    precision, iterates = _solve_components(problem, start, labels, _Job(chosen, tol, max_iter))
-    return _result(
-        covariances,
-        problem,
-        precision,
-        iterates,
-        labels,
-        tol,
-        time.process_time() - began,
-        solver if solver == "independent" else chosen,
-    )
+    job = _Job(_choose("auto" if solver == "independent" else solver, problem), tol, max_iter)
+    result = _result(covariances, problem, _solve_components(problem, start, dual, labels, job), labels, job)
+    name = solver if solver == "independent" else job.solver
+    return replace(result, solver=name, seconds=time.process_time() - began)
 
 
 def _choose(solver: str, problem: Problem) -> str:
-    """Resolve "auto": descent on the CPU, ADMM for a penalised diagonal, another device or single precision."""
-    penalty = problem.penalty
-    free = not bool(torch.count_nonzero(penalty.common.diagonal())) and not bool(
-        torch.count_nonzero(penalty.specific.diagonal(dim1=1, dim2=2))
-    )
-    if solver == "descent" and not free:
-        raise UsageError("descent needs an unpenalised diagonal", "penalize_diagonal = True", "use solver='admm'")
+    """Resolve "auto": by class count and diagonal in double precision on the CPU, ADMM elsewhere."""
+    if solver == "descent" and not problem.free_diagonal:
+        raise UsageError("descent needs an unpenalised diagonal", "penalize_diagonal = True", "use solver='splitting'")
     if solver != "auto":
         return solver
-    return (
-        "descent"
-        if free and problem.covariance.device.type == "cpu" and problem.covariance.dtype == torch.float64
-        else "admm"
-    )
+    if not problem.plain:
+        return "admm"
+    return "descent" if len(problem.covariance) == 1 and problem.free_diagonal else "splitting"
 
 
-def make_problem(  # noqa: PLR0913
-    covariances: Any,
-    weights: Any,
-    rho: float,
-    gamma: Any,
-    penalize_diagonal: bool = False,
-    class_weights: Any = None,
-    ridge: float = 0.0,
-    weight_floor: float = 0.0,
-) -> Problem:
-    """Check the input of `fit_joint` and return it as a `Problem` of tensors."""
-    covariance = _covariances(covariances, ridge)
-    n_classes, p = covariance.shape[:2]
-    weight = _weights(weights, covariance).clamp_min(weight_floor)
-    level = _levels(gamma, n_classes, "gamma", covariance)
-    common = torch.full(
-        (p, p), float(_levels(rho, 1, "rho", covariance)[0]), dtype=covariance.dtype, device=covariance.device
-    )
-    specific = weight * level[:, None, None]
-    if not penalize_diagonal:
-        specific.diagonal(dim1=1, dim2=2).zero_()
-        common.fill_diagonal_(0.0)
-    alpha = torch.ones(n_classes, dtype=covariance.dtype, device=covariance.device)
-    if class_weights is not None:
-        alpha = _levels(class_weights, n_classes, "class_weights", covariance)
-        if bool((alpha <= 0).any()):
-            raise InputError(
-                "class weights must be positive",
-                f"class {int(alpha.argmin())}: {float(alpha.min()):g}",
-                "drop the class or weight it",
-            )
-    return Problem(covariance, Penalty(specific, common), alpha)
-
-
-def _tensor(array: Any) -> Tensor:
-    tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.array(array, order="C"))
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.double()
-
-
-def _covariances(array: Any, ridge: float) -> Tensor:
-    covariance = _tensor(array)
-    covariance = covariance[None] if covariance.ndim == 2 else covariance
-    if covariance.ndim != 3 or covariance.shape[1] != covariance.shape[2] or covariance.numel() == 0:
-        raise InputError("expected square covariances", f"shape {tuple(covariance.shape)}", "pass an array [C, p, p]")
-    _require_finite(covariance, "covariance")
-    variance = torch.diagonal(covariance, dim1=1, dim2=2)
-    if bool((variance <= 0).any()):
-        label, node = (int(i) for i in (variance <= 0).nonzero()[0])
-        raise InputError(
-            "a node has no variance",
-            f"class {label}, node {node}: variance {float(variance[label, node]):g}",
-            "drop the node or the class",
-        )
-    single = covariance.dtype == torch.float32
-    size = float(variance.max())
-    asymmetry = (covariance - covariance.transpose(1, 2)).abs().amax((1, 2))
-    if float(asymmetry.max()) > (1e-5 if single else 1e-10) * size:
-        raise InputError(
-            "a covariance is not symmetric",
-            f"class {int(asymmetry.argmax())}: largest difference {float(asymmetry.max()):.3g}",
-            "pass (S + S.T) / 2",
-        )
-    covariance = (covariance + covariance.transpose(1, 2)) / 2
-    _require_psd(covariance, (1e-5 if single else 1e-8) * size)
-    if ridge < 0:
-        raise InputError("the ridge must not be negative", f"ridge = {ridge}", "use 0 or more")
-    return covariance + ridge * torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
-
-
-def _require_psd(covariance: Tensor, slack: float) -> None:
-    lifted = covariance + slack * torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
-    if bool((torch.linalg.cholesky_ex(lifted).info != 0).any()):
-        smallest = torch.linalg.eigvalsh(covariance)[:, 0]
-        raise InputError(
-            "a covariance is not positive semi-definite",
-            f"class {int(smallest.argmin())}: eigenvalue {float(smallest.min()):.3g}",
-            "pass a covariance, or project it",
-        )
-
-
-def _require_finite(values: Tensor, name: str) -> None:
-    if not bool(torch.isfinite(values).all()):
-        where = tuple(int(i) for i in (~torch.isfinite(values)).nonzero()[0])
-        raise InputError(
-            f"{name} is not finite", f"entry {where}: {float(values[where])}", "remove the samples that made it"
-        )
-
-
-def _weights(array: Any, covariance: Tensor) -> Tensor:
-    weight = torch.as_tensor(
-        array.detach() if isinstance(array, Tensor) else np.asarray(array),
-        dtype=covariance.dtype,
-        device=covariance.device,
-    )
-    if (
-        weight.ndim not in (0, 2, 3)
-        or (weight.ndim and weight.shape[-2:] != covariance.shape[-2:])
-        or (weight.ndim == 3 and len(weight) not in (1, len(covariance)))
-    ):
-        raise InputError(
-            "weights do not fit the covariances",
-            f"shape {tuple(weight.shape)} against {tuple(covariance.shape)}",
-            "pass [C, p, p], [p, p] or a number",
-        )
-    weight = weight.expand(covariance.shape).clone()
-    _require_finite(weight, "weight")
-    if float(weight.min()) < 0 or float(weight.max()) > 1:
-        raise InputError(
-            "weights must lie in [0, 1]",
-            f"range {float(weight.min()):g}..{float(weight.max()):g}",
-            "scale gamma, not the weights",
-        )
-    if float((weight - weight.transpose(1, 2)).abs().max()) > 1e-6:
-        raise InputError(
-            "weights are not symmetric",
-            f"largest difference {float((weight - weight.transpose(1, 2)).abs().max()):.3g}",
-            "pass (W + W.T) / 2",
-        )
-    return (weight + weight.transpose(1, 2)) / 2
-
-
-def _levels(number: Any, length: int, name: str, like: Tensor) -> Tensor:
-    level = torch.as_tensor(
-        number.detach() if isinstance(number, Tensor) else np.asarray(number, dtype=np.float64),
-        dtype=like.dtype,
-        device=like.device,
-    )
-    if level.numel() not in (1, length) or not bool(torch.isfinite(level).all()) or float(level.min()) < 0:
-        raise InputError(
-            f"{name} must be finite and not negative", f"{name} = {number}", f"pass a number or {length} numbers >= 0"
-        )
-    return level.reshape(-1).expand(length).clone()
-
-
-def _start(initial: Any, problem: Problem) -> Tensor:
+def _start(initial: Any, problem: Problem) -> tuple[Tensor, Tensor | None]:
+    """Return the start and, of a warm one, its dual variable if it is known."""
     covariance = problem.covariance
     if initial is None:
-        return torch.diag_embed(1.0 / torch.diagonal(covariance, dim1=1, dim2=2))
+        return torch.diag_embed(1.0 / torch.diagonal(covariance, dim1=1, dim2=2)), None
     array = initial.precision if isinstance(initial, JointResult) else initial
     start = torch.as_tensor(array, dtype=covariance.dtype, device=covariance.device)
     start = start[None] if start.ndim == 2 else start
@@ -287,44 +145,67 @@ def _start(initial: Any, problem: Problem) -> Tensor:
             f"shape {tuple(start.shape)}",
             "pass the precision of an earlier fit",
         )
-    return start.clone()
+    dual = initial.dual if isinstance(initial, JointResult) else None
+    return start.clone(), None if dual is None else torch.as_tensor(dual, dtype=start.dtype, device=start.device)
 
 
-def _solve_components(problem: Problem, start: Tensor, labels: np.ndarray, job: _Job) -> tuple[Tensor, list[Iterate]]:
-    """Solve every component and assemble the precision; tighten a component whose share spoils the total."""
-    precision = torch.zeros_like(start)
+def _solve_components(
+    problem: Problem, start: Tensor, start_dual: Any, labels: np.ndarray, job: _Job
+) -> tuple[Tensor, Tensor | None, list[Iterate]]:
+    """Solve every component; return precision, dual (None if a solver has none) and what the solvers said."""
     sizes = np.bincount(labels)
-    free_diagonal = (
-        float(torch.diagonal(problem.penalty.common).abs().max()) == 0
-        and float(torch.diagonal(problem.penalty.specific, dim1=1, dim2=2).abs().max()) == 0
-    )
+    if len(sizes) == 1 and len(labels) > 1:
+        iterate = _solve(problem, start, start_dual, job)
+        return iterate.precision, iterate.dual, [iterate]
+    precision, dual = torch.zeros_like(start), -problem.scale * problem.covariance
     single = np.flatnonzero(sizes[labels] == 1)
     blocks = [np.flatnonzero(labels == k) for k in np.flatnonzero(sizes > 1)]
-    if len(single) and free_diagonal:
+    if len(single) and problem.free_diagonal:
         precision[:, single, single] = 1.0 / problem.covariance[:, single, single]
+        dual[:, single, single] = 0.0
     elif len(single):
         blocks.append(single)
     iterates = []
     for nodes in sorted(blocks, key=len, reverse=True):
-        part = restrict(problem, nodes)
         grid = np.ix_(np.arange(len(start)), nodes, nodes)
-        iterate = ALGORITHMS[job.solver](part, start[grid], job.tol, job.max_iter)
+        part = None if start_dual is None else start_dual[grid]
+        iterate = _solve(restrict(problem, nodes), start[grid], part, job)
         precision[grid] = iterate.precision
+        if iterate.dual is not None:
+            dual[grid] = iterate.dual
         iterates.append(iterate)
-    return precision, iterates
+    known = all(iterate.dual is not None for iterate in iterates)
+    return precision, dual if known else None, iterates
+
+
+def _solve(problem: Problem, start: Tensor, dual: Any, job: _Job) -> Iterate:
+    if job.solver in DUAL_ALGORITHMS:
+        return DUAL_ALGORITHMS[job.solver](problem, start, job.tol, job.max_iter, dual)
+    return ALGORITHMS[job.solver](problem, start, job.tol, job.max_iter)
+
+
+def _compiled_certificate(precision: Tensor, dual: Tensor | None, problem: Problem) -> tuple[Tensor, Certificate]:
+    """Return the common part and the certificate by compiled code; the better of two dual points counts."""
+    sigma, alpha = problem.covariance.numpy(), problem.alpha.numpy()
+    bound, rho = pack(problem.penalty.specific.numpy()), pack(problem.penalty.common.numpy()[None])[0]
+    packed = pack(precision.numpy())
+    middle = median(packed, bound, rho)
+    objective, value, residual = audit(sigma, alpha, packed, bound, rho, middle)
+    if dual is not None:
+        value = max(value, lifted_value(sigma, alpha, pack(dual.numpy()), bound, rho))
+    common = np.empty(sigma.shape[1:])
+    unpack(middle, common)
+    return torch.from_numpy(common), Certificate(objective, value, residual)
 
 
 def _result(
-    template: Any,
-    problem: Problem,
-    precision: Tensor,
-    iterates: list[Iterate],
-    labels: np.ndarray,
-    tol: float,
-    seconds: float,
-    solver: str,
+    template: Any, problem: Problem, solved: tuple[Tensor, Tensor | None, list[Iterate]], labels: np.ndarray, job: _Job
 ) -> JointResult:
-    common, specific = split(precision, problem.penalty)
+    precision, dual, iterates = solved
+    if problem.plain:
+        common, certificate = _compiled_certificate(precision, dual, problem)
+    else:
+        common, certificate = split(precision, problem.penalty)[0], certify(precision, problem)
     diagonal = torch.diagonal(precision, dim1=1, dim2=2)
     free = (torch.diagonal(problem.penalty.common) == 0) & (
         torch.diagonal(problem.penalty.specific, dim1=1, dim2=2) == 0
@@ -332,8 +213,8 @@ def _result(
     common.diagonal().copy_(torch.where(free, diagonal.mean(0), torch.diagonal(common)))
     specific = precision - common
     precision = common + specific
-    certificate = certify(precision, problem)
-    upper = torch.triu(precision != 0, 1)
+    if not problem.plain:
+        certificate = certify(precision, problem)
 
     def kind(tensor: Tensor) -> Any:
         return tensor if isinstance(template, Tensor) else tensor.cpu().numpy()
@@ -348,11 +229,12 @@ def _result(
         relative_gap=certificate.relative_gap,
         kkt_residual=certificate.kkt_residual,
         n_iter=max((iterate.n_iter for iterate in iterates), default=0),
-        converged=certificate.relative_gap <= tol,
-        solver=solver,
-        edges=tuple(int(n) for n in upper.sum((1, 2))),
+        converged=certificate.relative_gap <= job.tol,
+        solver=job.solver,
+        edges=tuple(np.count_nonzero(np.triu(precision.cpu().numpy(), 1), axis=(1, 2)).tolist()),
         components=labels,
-        seconds=seconds,
+        seconds=0.0,
         history=tuple(iterates[0].history) if iterates else (),
-        tol=tol,
+        tol=job.tol,
+        dual=None if dual is None else kind(dual),
     )

@@ -30,10 +30,10 @@ class JointResult:
     specific : array [C, p, p]
         S.
     objective, dual_objective : float
-        Primal value at ``precision``, dual value at the feasible point built from it; -inf when that is not in the
-        domain.
+        Primal value at ``precision``, dual value at the better of two feasible points: one built from ``precision``,
+        one from ``dual``; -inf when neither is in the domain.
     duality_gap : float
-        objective - dual_objective: a bound on the distance to the optimal value, computed from ``precision`` alone.
+        objective - dual_objective: a bound on the distance to the optimal value, whatever the solver did.
     relative_gap : float
         duality_gap / max(1, |objective|).
     kkt_residual : float
@@ -54,6 +54,8 @@ class JointResult:
         Certificates along the way (of the largest component).
     tol : float
         Tolerance asked for.
+    dual : array [C, p, p] or None
+        The dual variable D of the solvers that have one: what certifies the gap, and a warm start's better half.
     """
 
     precision: Any
@@ -72,6 +74,7 @@ class JointResult:
     seconds: float
     history: tuple[Step, ...] = field(default=(), repr=False)
     tol: float = 1e-6
+    dual: Any = field(default=None, repr=False)
 
     def raise_not_converged(self) -> "JointResult":
         """Return self, or raise `NotConvergedError` with the gap reached."""

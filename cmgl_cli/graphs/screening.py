@@ -7,6 +7,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.graphs.audit import components
 from cmgl_cli.graphs.certificate import Problem, logdet
 from cmgl_cli.graphs.penalty import Penalty, project_dual
 
@@ -18,6 +19,10 @@ def screen(problem: Problem) -> NDArray[np.int64]:
     |alpha_c Sigma_c,ij| > w_c,ij, or |sum_c alpha_c Sigma_c,ij| > rho. Otherwise it is a dual point for which the
     block-diagonal solution meets every optimality condition.
     """
+    if problem.plain:
+        penalty = problem.penalty
+        arrays = (problem.covariance, problem.alpha, penalty.specific, penalty.common)
+        return components(*(array.numpy() for array in arrays))
     pull = problem.scale * problem.covariance
     linked = (pull.abs() > problem.penalty.specific).any(0) | (pull.sum(0).abs() > problem.penalty.common)
     return connected_components(linked.cpu().numpy(), directed=False)[1].astype(np.int64)
@@ -27,7 +32,7 @@ def restrict(problem: Problem, nodes: NDArray[np.int64]) -> Problem:
     """Return the problem over a subset of the nodes."""
     index = torch.as_tensor(nodes, device=problem.covariance.device)
     penalty = Penalty(_sub(problem.penalty.specific, index), _sub(problem.penalty.common, index))
-    return Problem(_sub(problem.covariance, index), penalty, problem.alpha)
+    return Problem(_sub(problem.covariance, index), penalty, problem.alpha, problem.positive)
 
 
 def _sub(matrices: Tensor, index: Tensor) -> Tensor:
@@ -40,6 +45,8 @@ def require_bounded(problem: Problem) -> None:
     Positive definite covariances are one. Otherwise the off-diagonals are shrunk as far as the penalty allows: with
     positive weights that always succeeds, with zero weights on a singular covariance the problem can be unbounded.
     """
+    if problem.positive:
+        return
     covariance, scale = problem.covariance, problem.scale
     floor = 1e-10 * torch.diag_embed(torch.diagonal(covariance, dim1=1, dim2=2).abs())
     if logdet(covariance - floor) is not None:

@@ -1,128 +1,347 @@
-r"""Accelerated operator splitting: the start of the descent solver on strongly correlated data.
+r"""Accelerated operator splitting with a lazily refreshed Hessian: the fast solver for several classes.
 
-Two-block ADMM in its Douglas-Rachford form, s <- s + lambda (prox_f(2 x - s) - x) with x = prox_h(s), over-relaxed and
-accelerated by Anderson's method of small memory. It does not need to be accurate: it finds the pattern (zeros, ties,
-signs) in a few dozen eigendecompositions, where descent needs hundreds of sweeps, and hands over to Newton's method.
+Two-block ADMM in its Douglas-Rachford form, on packed triangles:
+
+    x <- prox_{h / mu}(s),    z <- prox_{f / mu}(2 x - s),    s <- s + 1.7 (z - x), accelerated
+
+with f the likelihood and h the penalty. Two things make it fast. Anderson's method of small memory halves the
+iterations. And z rarely needs an eigendecomposition: with z_0 = Q diag(1 / lambda) Q^T the last exact one, f is
+replaced by its second-order expansion at z_0, whose proximal point is
+
+    z = z_0 + Q [ (Q^T (mu v - B) Q)_ij / (alpha lambda_i lambda_j + mu) ] Q^T,   B = mu z_0 + grad f(z_0),
+
+four matrix products, a tenth of the price. The neglected term is of the order of delta ||W D W||, D = z - z_0, delta =
+||W^1/2 D W^1/2||; the eigendecomposition is made anew (for that class) once delta leaves the trust region or the term
+is no longer small against the residual mu ||z - x||, so that the fixed point is that of the exact iteration.
+
+x is exactly sparse; mu (s - x) is exactly dual feasible: the two certify each other, without any inverse.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cmgl_cli.graphs.kernels import objective, prox_entry
-from cmgl_cli.graphs.newton import pattern
+from cmgl_cli.graphs.kernels import FAST, cholesky_logdet
+from cmgl_cli.graphs.packed import pack, prox_packed, unpack
 
-Array = NDArray[Any]
+Array = NDArray[np.float64]
 RELAXATION = 1.7
 MEMORY = 5
-SETTLED = 0.002
+TRUST = 2.0
+STALENESS = 10.0
+BALANCED = 30
+
+
+class Reference(NamedTuple):
+    """Expansion of the likelihood of every class: eigenvectors, inverse eigenvalues, z_0 and B of the module's text."""
+
+    vectors: Array
+    inverse_values: Array
+    point: Array
+    slope: Array
+    fresh: NDArray[np.int64]
+
+
+class Memory(NamedTuple):
+    """Anderson's memory: differences of points and residuals, their Gram matrix, last point and residual."""
+
+    points: Array
+    residuals: Array
+    gram: Array
+    last_point: Array
+    last_residual: Array
+    state: Array
+
+
+class State(NamedTuple):
+    """The iterate: s, x, its common part and predecessor, z - x and penalty bounds, packed; mu, residuals, counters."""
+
+    point: Array
+    x: Array
+    common: Array
+    previous: Array
+    residual: Array
+    bound: Array
+    sizes: Array
+    scalars: Array
+    counts: NDArray[np.int64]
+
+
+MU, RESIDUAL = 0, 1
+ITERATIONS, EXACT, LAZY = 0, 1, 2
+
+
+@njit(cache=True, fastmath=FAST)
+def _exact(sigma, alpha, mu, target, work, product, reference, c):
+    """Take the exact proximal step into ``work`` and make it the expansion point."""
+    p = target.shape[0]
+    for i in range(p):
+        for j in range(p):
+            work[i, j] = target[i, j] - (alpha / mu) * sigma[i, j]
+            reference.slope[c, i, j] = mu * target[i, j]
+    values, vectors = np.linalg.eigh(work)
+    constant = 4.0 * alpha / mu
+    for k in range(p):
+        root = np.sqrt(values[k] * values[k] + constant)
+        # for negative eigenvalues the sum cancels; its conjugate form does not
+        positive = 0.5 * (values[k] + root) if values[k] >= 0.0 else 0.5 * constant / (root - values[k])
+        reference.inverse_values[c, k] = 1.0 / positive
+        values[k] = np.sqrt(positive)
+    for i in range(p):
+        for j in range(p):
+            reference.vectors[c, i, j] = vectors[i, j]
+            product[i, j] = vectors[i, j] * values[j]
+    np.dot(product, product.T, work)
+    for i in range(p):
+        for j in range(p):
+            reference.point[c, i, j] = work[i, j]
+    reference.fresh[c] = 1
+
+
+@njit(cache=True, fastmath=FAST)
+def _lazy(alpha, mu, target, work, product, reference, c, last_residual):
+    """Take the step of the expansion into ``work``; return False where the expansion cannot be trusted."""
+    p = target.shape[0]
+    vectors = reference.vectors[c]
+    for i in range(p):
+        for j in range(p):
+            work[i, j] = mu * target[i, j] - reference.slope[c, i, j]
+    np.dot(vectors.T, work, product)
+    np.dot(product, vectors, work)
+    local, bend = 0.0, 0.0
+    for i in range(p):
+        left = alpha * reference.inverse_values[c, i]
+        for j in range(p):
+            curvature = left * reference.inverse_values[c, j]
+            step = work[i, j] / (curvature + mu)
+            work[i, j] = step
+            local += curvature * step * step
+            bend += curvature * curvature * step * step
+    if local > TRUST * TRUST * alpha or np.sqrt(local * bend / alpha) > STALENESS * mu * last_residual:
+        return False
+    np.dot(vectors, work, product)
+    np.dot(product, vectors.T, work)
+    for i in range(p):
+        for j in range(p):
+            work[i, j] += reference.point[c, i, j]
+    return True
+
+
+@njit(cache=True, fastmath=FAST)
+def _likelihood_step(sigma, alpha, state, reference):
+    """Residual <- z - x, class by class, and ``sizes`` its norms; an expansion is judged against the last one's."""
+    n_classes, p = sigma.shape[0], sigma.shape[1]
+    target, work, product = np.empty((p, p)), np.empty((p, p)), np.empty((p, p))
+    mu = state.scalars[MU]
+    for c in range(n_classes):
+        k = 0
+        for i in range(p):
+            for j in range(i + 1):
+                target[i, j] = 2.0 * state.x[c, k] - state.point[c, k]
+                target[j, i] = target[i, j]
+                k += 1
+        lazily = reference.fresh[c] == 1 and _lazy(alpha[c], mu, target, work, product, reference, c, state.sizes[c])
+        if not lazily:
+            _exact(sigma[c], alpha[c], mu, target, work, product, reference, c)
+        state.counts[LAZY if lazily else EXACT] += 1
+        total, k = 0.0, 0
+        for i in range(p):
+            for j in range(i + 1):
+                difference = 0.5 * (work[i, j] + work[j, i]) - state.x[c, k]
+                state.residual[c, k] = difference
+                total += difference * difference * (1.0 if i == j else 2.0)
+                k += 1
+        state.sizes[c] = np.sqrt(total)
+
+
+@njit(cache=True, fastmath=FAST)
+def _accelerate(point, residual, memory):
+    """Anderson's step: move ``point`` [N] by the over-relaxed residual [N], mixed with its past."""
+    count, last_size = int(memory.state[0]), memory.state[1]
+    size = 0.0
+    for k in range(len(point)):
+        residual[k] *= RELAXATION
+        size += residual[k] * residual[k]
+    size = np.sqrt(size)
+    if size > 2.0 * last_size:  # the safeguard: a residual that has doubled drops the memory
+        count = 0
+    if count > 0:
+        slot = (count - 1) % MEMORY
+        for k in range(len(point)):
+            memory.points[slot, k] = point[k] - memory.last_point[k]
+            memory.residuals[slot, k] = residual[k] - memory.last_residual[k]
+        for other in range(min(count, MEMORY)):
+            memory.gram[other, slot] = np.dot(memory.residuals[other], memory.residuals[slot])
+            memory.gram[slot, other] = memory.gram[other, slot]
+    memory.last_point[:] = point
+    memory.last_residual[:] = residual
+    number = min(count, MEMORY)
+    memory.state[0], memory.state[1] = count + 1, size
+    point += residual
+    level = 0.0
+    for slot in range(number):
+        level += memory.gram[slot, slot]
+    if level > 0.0:
+        system, right = memory.gram[:number, :number].copy(), np.empty(number)
+        for slot in range(number):
+            system[slot, slot] += 1e-10 * level
+            right[slot] = np.dot(memory.residuals[slot], residual)
+        mix = np.linalg.solve(system, right)
+        for slot in range(number):
+            for k in range(len(point)):
+                point[k] -= mix[slot] * (memory.points[slot, k] + memory.residuals[slot, k])
+
+
+@njit(cache=True, fastmath=FAST)
+def _balance(state, memory):
+    """Double or halve mu when the relative primal and dual residuals differ by more than that; return whether."""
+    primal, drift, size, dual = 0.0, 0.0, 0.0, 0.0
+    for c in range(state.x.shape[0]):
+        for k in range(state.x.shape[1]):
+            x = state.x[c, k]
+            primal += state.residual[c, k] ** 2
+            drift += (x - state.previous[c, k]) ** 2
+            size += x * x
+            dual += (state.point[c, k] - x) ** 2
+    primal, drift = np.sqrt(primal / size), np.sqrt(drift / max(dual, 1e-300))
+    factor = 2.0 if primal > 2.0 * drift else 0.5 if drift > 2.0 * primal else 1.0
+    if factor != 1.0:
+        state.scalars[MU] *= factor
+        for c in range(state.x.shape[0]):
+            for k in range(state.x.shape[1]):
+                state.point[c, k] = state.x[c, k] + (state.point[c, k] - state.x[c, k]) / factor
+        memory.state[0], memory.state[1] = 0.0, np.inf  # the map has changed
+    return factor != 1.0
 
 
 @njit(cache=True)
-def prox_penalty(point, mu, weight, rho, out, common):
-    """Out <- proximal point of h / mu at ``point`` [C, p, p]; its common part into ``common``."""
-    n_classes, p = point.shape[0], point.shape[1]
-    values, bound, solution = np.empty(n_classes), np.empty(n_classes), np.empty(n_classes)
-    curvature = np.full(n_classes, mu)
+def _advance(sigma, rho, alpha, state, reference, memory, steps):
+    """Take ``steps`` iterations in place and note the relative residual; x is the proximal point of s on return."""
+    for _ in range(steps):
+        state.counts[ITERATIONS] += 1
+        count = state.counts[ITERATIONS]
+        _likelihood_step(sigma, alpha, state, reference)
+        changed = count % 5 == 0 and count <= BALANCED and _balance(state, memory)
+        if (count + 1) % 5 == 0 and count < BALANCED:
+            state.previous[:] = state.x
+        if not changed:
+            _accelerate(state.point.reshape(-1), state.residual.reshape(-1), memory)
+        prox_packed(state.point, state.bound, rho, 1.0 / state.scalars[MU], state.x, state.common)
+    total, size = 0.0, 0.0
+    for c in range(len(state.sizes)):
+        total += state.sizes[c] ** 2
+        size += np.dot(state.x[c], state.x[c])
+    state.scalars[RESIDUAL] = np.sqrt(total / size)
+
+
+@njit(cache=True, fastmath=FAST)
+def _certificate(sigma, rho, alpha, state):
+    """Return the objective at x and the dual value at mu (s - x), infinite outside their domains."""
+    n_classes, p = sigma.shape[0], sigma.shape[1]
+    dense, lifted = np.empty((p, p)), np.empty((p, p))
+    mu, primal, dual = state.scalars[MU], 0.0, 0.0
+    for c in range(n_classes):
+        unpack(state.x[c], dense)
+        fit, penalty, k = 0.0, 0.0, 0
+        for i in range(p):
+            for j in range(i + 1):
+                twice = 1.0 if i == j else 2.0
+                x = state.x[c, k]
+                fit += twice * sigma[c, i, j] * x
+                penalty += twice * state.bound[c, k] * abs(x - state.common[k])
+                lifted[i, j] = sigma[c, i, j] + mu * (state.point[c, k] - x) / alpha[c]
+                lifted[j, i] = lifted[i, j]
+                k += 1
+        primal += alpha[c] * (fit - cholesky_logdet(dense)) + penalty
+        dual += alpha[c] * (cholesky_logdet(lifted) + p)
+    k = 0
     for i in range(p):
-        for c in range(n_classes):
-            out[c, i, i] = point[c, i, i]
-        for j in range(i):
-            for c in range(n_classes):
-                values[c], bound[c] = 0.5 * (point[c, i, j] + point[c, j, i]), weight[c, i, j]
-            t = prox_entry(values, curvature, bound, rho, solution)
-            common[i, j] = t
-            common[j, i] = t
-            for c in range(n_classes):
-                out[c, i, j] = solution[c]
-                out[c, j, i] = solution[c]
+        for j in range(i + 1):
+            primal += (1.0 if i == j else 2.0) * rho[k] * abs(state.common[k])
+            k += 1
+    return np.inf if np.isnan(primal) else primal, -np.inf if np.isnan(dual) else dual
 
 
-def prox_likelihood(sigma: Array, point: Array, mu: float, alpha: Array) -> Array:
-    """Return the argmin of alpha (tr(Sigma Z) - logdet Z) + mu/2 ||Z - point||^2, by eigendecomposition."""
-    values, vectors = np.linalg.eigh(point - (alpha / mu)[:, None, None] * sigma)
-    constant = 4.0 * alpha[:, None] / mu
-    root = np.sqrt(values * values + constant)
-    positive = np.where(values >= 0, 0.5 * (values + root), 0.5 * constant / (root - values))
-    return np.matmul(vectors * positive[:, None, :], vectors.transpose(0, 2, 1))
+class Splitting:
+    """State of one solve by splitting.
 
-
-class Anderson:
-    """Anderson acceleration of a fixed-point map s -> s + residual, of memory `MEMORY`."""
-
-    def __init__(self, size: int):
-        self.points, self.residuals = np.empty((MEMORY, size)), np.empty((MEMORY, size))
-        self.last_point, self.last_residual = np.empty(size), np.empty(size)
-        self.last_size = np.inf
-        self.count = 0
-
-    def restart(self) -> None:
-        """Forget the past: the map has changed."""
-        self.count, self.last_size = 0, np.inf
-
-    def advance(self, point: Array, residual: Array) -> None:
-        """Move ``point`` in place; a residual that has doubled drops the memory (the safeguard)."""
-        x, r = point.reshape(-1), residual.reshape(-1)
-        size = float(np.linalg.norm(r))
-        if size > 2.0 * self.last_size:
-            self.count = 0
-        if self.count:
-            slot = (self.count - 1) % MEMORY
-            np.subtract(x, self.last_point, out=self.points[slot])
-            np.subtract(r, self.last_residual, out=self.residuals[slot])
-        self.last_point[:], self.last_residual[:], self.last_size = x, r, size
-        x += r
-        number = min(self.count, MEMORY)
-        self.count += 1
-        if number:
-            recent = self.residuals[:number]
-            gram = recent @ recent.T
-            level = 1e-10 * float(np.trace(gram))
-            if level > 0:
-                mix = np.linalg.solve(gram + level * np.eye(number), recent @ r)
-                x -= mix @ self.points[:number]
-                x -= mix @ recent
-
-
-def split_start(
-    sigma: Array, state: tuple[Array, Array], weight: Array, rho: float, alpha: Array, limit: int
-) -> tuple[Array, Array, int, bool]:
-    """Run the splitting from (precision, dual) until the pattern settles or ``limit`` steps are done.
-
-    Settled: the share of entries that changed their class (zero, tied, free) within 5 steps is at most `SETTLED`, and
-    the sparse iterate is positive definite. Returns precision, common part, steps, and whether it settled.
+    Parameters
+    ----------
+    sigma : ndarray [C, p, p]
+    weight : ndarray [C, p, p]
+        gamma W of every entry.
+    rho : ndarray [p, p]
+        Level of the common part.
+    alpha : ndarray [C]
+    start : ndarray [C, p, p]
+        Positive definite.
+    dual : ndarray [C, p, p], optional
+        Start of the dual variable alpha (Omega^{-1} - Sigma).
     """
-    n_classes, p = sigma.shape[:2]
-    omega, dual = state
-    # The dual variable lives on the scale of the penalty, the primal on that of Omega; their ratio balances the two.
-    mu = float(np.sqrt((np.vdot(weight, weight) + rho * rho * p * p / n_classes + 1e-8) / np.vdot(omega, omega)))
-    point, common, x = omega + dual / mu, np.zeros((p, p)), np.empty_like(omega)
-    kind, previous = pattern(omega, common), omega.copy()
-    accelerator = Anderson(omega.size)
-    for iteration in range(1, limit + 1):
-        prox_penalty(point, mu, weight, rho, x, common)
-        if iteration % 5 == 0:
-            following = pattern(x, common)
-            changed, kind = float((following != kind).mean()), following
-            if changed <= SETTLED and np.isfinite(objective(sigma, x, common, weight, rho, alpha)):
-                return x, common, iteration, True
-        residual = prox_likelihood(sigma, 2.0 * x - point, mu, alpha) - x
-        factor = _balance(residual, x, previous, point) if iteration % 5 == 0 and iteration <= 30 else 1.0
-        previous = x.copy()
-        if factor != 1.0:
-            mu *= factor
-            point = x + (point - x) / factor
-            accelerator.restart()
-            continue
-        residual *= RELAXATION
-        accelerator.advance(point, residual)
-    return x, common, limit, False
 
+    def __init__(  # noqa: PLR0913 (the problem as the kernels take it)
+        self, sigma: Array, weight: Array, rho: Array, alpha: Array, start: Array, dual: Array | None = None
+    ):
+        self.sigma, self.rho, self.alpha = sigma, pack(rho[None])[0], alpha
+        n_classes, p = sigma.shape[:2]
+        bound, x = pack(weight), pack(start)
+        shape, size = x.shape, x.size
+        common, point = np.zeros(shape[1]), np.empty(shape)
+        if dual is None:
+            level = np.vdot(bound, bound) + np.vdot(self.rho, self.rho) / n_classes
+            mu = float(np.sqrt((level + 1e-8) / np.vdot(x, x)))
+            point[:] = x
+        else:
+            free = pack(dual)
+            prox_packed(free, bound, self.rho, 1.0, point, common)
+            feasible = free - point
+            mu = float(np.sqrt((np.vdot(feasible, feasible) + 1e-8) / np.vdot(x, x)))
+            point = x + feasible / mu
+        self.state = State(
+            point, x, common, x.copy(), np.empty(shape), bound, np.full(n_classes, np.inf),
+            np.array([mu, np.inf]), np.zeros(3, np.int64),
+        )  # fmt: skip
+        prox_packed(point, bound, self.rho, 1.0 / mu, x, common)
+        full = (n_classes, p, p)
+        self.reference = Reference(
+            np.empty(full), np.empty((n_classes, p)), np.empty(full), np.empty(full), np.zeros(n_classes, np.int64)
+        )
+        self.memory = Memory(
+            np.empty((MEMORY, size)),
+            np.empty((MEMORY, size)),
+            np.zeros((MEMORY, MEMORY)),
+            np.empty(size),
+            np.empty(size),
+            np.array([0.0, np.inf]),
+        )
 
-def _balance(residual: Array, x: Array, previous: Array, point: Array) -> float:
-    """Return 2 or 1/2 when the relative primal and dual residuals differ by more than that, else 1."""
-    primal = np.linalg.norm(residual) / np.linalg.norm(x)
-    dual = np.linalg.norm(x - previous) / max(float(np.linalg.norm(point - x)), 1e-300)
-    return 2.0 if primal > 2.0 * dual else 0.5 if dual > 2.0 * primal else 1.0
+    def advance(self, steps: int) -> float:
+        """Take ``steps`` iterations; return the relative residual ||z - x|| / ||x||."""
+        _advance(self.sigma, self.rho, self.alpha, self.state, self.reference, self.memory, steps)
+        return float(self.state.scalars[RESIDUAL])
+
+    def certificate(self) -> tuple[float, float]:
+        """Return the primal value at x and the dual value at mu (s - x), infinite outside their domains."""
+        return _certificate(self.sigma, self.rho, self.alpha, self.state)
+
+    def precision(self) -> Array:
+        """Return x as [C, p, p]."""
+        out = np.empty_like(self.sigma)
+        for c in range(len(out)):
+            unpack(self.state.x[c], out[c])
+        return out
+
+    def common(self) -> Array:
+        """Return the common part [p, p] of x."""
+        out = np.empty(self.sigma.shape[1:])
+        unpack(self.state.common, out)
+        return out
+
+    def dual(self) -> Array:
+        """Return the dual variable D [C, p, p], feasible for any iterate."""
+        out = np.empty_like(self.sigma)
+        for c in range(len(out)):
+            unpack(self.state.scalars[MU] * (self.state.point[c] - self.state.x[c]), out[c])
+        return out
