@@ -49,14 +49,21 @@ class DecoderParts:
 
     def likelihood(self) -> GenerativeHead | MixtureHead:
         """Return the generative scores under the chosen graphs."""
-        evidence = (self.graphs.select(self.graph), self.graphs.means, self.graphs.priors)
+        graphs = self.graphs
+        evidence = (graphs.select(self.graph), graphs.means, graphs.priors, graphs.windows)
         return MixtureHead(*evidence) if self.graph == "mixture" else GenerativeHead(*evidence)
 
     def messages(self, options: DecoderOptions | None = None) -> PaperDecoder:
-        """Return equations (19) to (22) on the chosen graphs."""
-        precision = self.graphs.select(self.graph)
-        mixing = MixtureHead(precision, self.graphs.means, self.graphs.priors) if self.graph == "mixture" else None
-        return PaperDecoder(GraphDecoder(self.d_k, self.n_classes, options), precision, mixing)
+        """Return equations (19) to (22) on the chosen graphs.
+
+        The nodes Z have no surroundings: of graphs with windows, the edges between a patch's own nodes are used, which
+        is the precision given the surroundings.
+        """
+        p = self.graphs.n_nodes
+        own = self.graphs.select(self.graph)[:, :p, :p]
+        likelihood = self.likelihood()
+        mixing = likelihood if isinstance(likelihood, MixtureHead) else None
+        return PaperDecoder(GraphDecoder(self.d_k, self.n_classes, options), own, mixing)
 
     def hybrid(self, *, context: bool = False) -> HybridDecoder:
         """Return the linear layer with the generative scores and, if wanted, the graph context.

@@ -136,7 +136,7 @@ class GenerativeDecoder(nn.Module):
 
     def scores(self, inputs: PatchInputs) -> Tensor:
         """Return patch logits [B, N_p, C]."""
-        return self.strength * self.head(inputs.observations) + self.offset
+        return self.strength * self.head(inputs.observations, inputs.grid) + self.offset
 
     def forward(self, inputs: PatchInputs) -> Tensor:
         """Return logits [B, C, h, w] on the patch grid."""
@@ -170,7 +170,8 @@ class PaperDecoder(nn.Module):
         """Return patch logits [B, N_p, C]."""
         graphs = SignedGraphs(self.positive, self.negative)
         if self.mixing is not None:
-            graphs = signed_graphs(self.mixing.mixed(inputs.observations)[:, None])
+            p = inputs.nodes.shape[1]
+            graphs = signed_graphs(self.mixing.mixed(inputs.observations, inputs.grid)[:, None, :p, :p])
         return self.decoder(inputs.nodes, inputs.attention, graphs)
 
     def forward(self, inputs: PatchInputs) -> Tensor:
@@ -213,7 +214,7 @@ class HybridDecoder(nn.Module):
         """Return patch logits [B, N_p, C]."""
         logits = self.linear.scores(inputs)
         if self.generative is not None:
-            likelihood = self.generative(inputs.observations)
+            likelihood = self.generative(inputs.observations, inputs.grid)
             logits = logits + self.strength * (likelihood - likelihood.mean(-1, keepdim=True))
         return logits if self.context is None else logits + self.context.scores(inputs)
 

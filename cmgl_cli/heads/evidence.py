@@ -62,6 +62,9 @@ class GraphEvidence:
         Share of the patches each class has, positive.
     scarce : tuple of int
         Classes with too few samples for a graph of their own; they take the common one.
+    windows : tuple of int
+        Surroundings of a patch that are part of its observation (`context.with_context`); the graphs then have
+        (1 + len(windows)) p nodes, those of the patch first.
     seed : int
         Of the random graph.
 
@@ -76,6 +79,7 @@ class GraphEvidence:
     means: Array
     priors: Array
     scarce: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +88,12 @@ class GraphEvidence:
         finite("common", self.common, (n_nodes, n_nodes))
         finite("means", self.means, (n_classes, n_nodes))
         finite("priors", self.priors, (n_classes,))
+        if n_nodes % (1 + len(self.windows)):
+            raise InputError(
+                "graphs and windows do not fit each other",
+                f"{n_nodes} nodes, {len(self.windows)} windows",
+                "fit the graphs on observations with these windows",
+            )
         if min(self.scarce, default=0) < 0 or max(self.scarce, default=0) >= n_classes:
             raise InputError(
                 "a scarce class does not exist", f"{self.scarce} of {n_classes} classes", "number them from 0"
@@ -96,16 +106,16 @@ class GraphEvidence:
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes p."""
-        return self.precision.shape[1]
+        """Number of nodes p, the windows' not counted."""
+        return self.precision.shape[1] // (1 + len(self.windows))
 
     def select(self, graph: str) -> Array:
-        """Return the precisions [C, p, p] that a choice of graph stands for.
+        """Return the precisions [C, q, q] that a choice of graph stands for, q = (1 + len(windows)) p.
 
         "per-class" and "mixture": Omega_c, the common graph where a class is scarce (mixing is the decoder's work).
         "common": Theta for every class, its edges weakened just enough to be positive definite. "random": the class
-        graphs on shuffled nodes. "diagonal": no edge, the marginal variances of each class. "none": the identity.
-        Where edges go or move, marginal variances stay (`cmgl_cli.heads.controls`).
+        graphs on shuffled nodes, each window's nodes shuffled alike. "diagonal": no edge, the marginal variances of
+        each class. "none": the identity. Where edges go or move, marginal variances stay (`heads.controls`).
 
         Raises
         ------
@@ -120,8 +130,8 @@ class GraphEvidence:
         if graph == "common":
             return np.repeat(shared[None], self.n_classes, axis=0)
         if graph == "none":
-            return np.repeat(np.eye(self.n_nodes)[None], self.n_classes, axis=0)
+            return np.repeat(np.eye(len(self.common))[None], self.n_classes, axis=0)
         own = with_common(self.precision, shared, self.scarce)
         if graph == "random":
-            return random_graph(own, np.random.default_rng(self.seed))
+            return random_graph(own, np.random.default_rng(self.seed), groups=1 + len(self.windows))
         return without_edges(own) if graph == "diagonal" else own

@@ -1,13 +1,17 @@
-r"""Equation (18) on every patch, as a torch module: what `patch_decoder.patch_scores` computes, fast enough to decode.
+r"""Equation (18) on every patch, as torch modules: what `patch_decoder.patch_scores` computes, fast enough to decode.
 
-With the Cholesky factors :math:`\Omega_c = L_c L_c^T` side by side in one [p, C p] matrix, the whitened observations
-of all classes are one matrix product:
+With the Cholesky factors :math:`\Omega_c = L_c L_c^T` side by side, the whitened observations of all classes are one
+matrix product:
 
 .. math:: s_c(u) = \log\pi_c + \tfrac12\log\det\Omega_c - \tfrac12 \lVert L_c^T u - L_c^T m_c \rVert^2
 
-which costs 2 C p^2 operations a patch (`generative_flops`). The scores are differences of large squares, so they are
+L_c is lower triangular, and where an observation holds the mean over the whole image (`context`), that mean comes last:
+its part of the product is the same for all patches and computed once an image. With K windows, the image among them,
+a patch costs 2 C (K p)^2 operations (`generative_flops`). The scores are differences of large squares, so they are
 computed as squares of whitened differences, never expanded.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads.checks import Array
+from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
 from cmgl_cli.heads.discriminant import GraphDiscriminant
 
 
@@ -23,9 +28,11 @@ class GenerativeHead(nn.Module):
 
     Parameters
     ----------
-    precision : ndarray, [C, p, p]
-    means : ndarray, [C, p]
+    precision : ndarray, [C, q, q]
+    means : ndarray, [C, q]
     priors : ndarray, [C]
+    windows : sequence of int
+        Surroundings that are part of an observation; q = (1 + len(windows)) p.
 
     Raises
     ------
@@ -33,36 +40,43 @@ class GenerativeHead(nn.Module):
         As `GraphDiscriminant`.
     """
 
-    factor: Tensor
+    local: Tensor
+    shared: Tensor
     offset: Tensor
     constant: Tensor
 
-    def __init__(self, precision: Array, means: Array, priors: Array):
+    def __init__(self, precision: Array, means: Array, priors: Array, windows: Sequence[int] = ()):
         super().__init__()
         model = GraphDiscriminant(precision, means, priors)
         factors = np.linalg.cholesky(model.precision)
         half_logdet = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
         offset = np.einsum("cij,ci->cj", factors, model.means)
-        self.register_buffer("factor", torch.tensor(factors.transpose(1, 0, 2).reshape(model.n_nodes, -1)).float())
-        self.register_buffer("offset", torch.tensor(offset).float().flatten())
+        self.windows = tuple(windows)
+        self.n_nodes = model.n_nodes // (1 + len(self.windows))
+        of_image = self.n_nodes if self.windows and self.windows[-1] == WHOLE_IMAGE else 0
+        n_local = model.n_nodes - of_image
+        rows = torch.tensor(factors).float().transpose(0, 1)
+        self.register_buffer("local", rows[:n_local, :, :n_local].flatten(1).contiguous())
+        self.register_buffer("shared", rows[n_local:].contiguous())
+        self.register_buffer("offset", torch.tensor(offset).float())
         self.register_buffer("constant", torch.tensor(half_logdet + model.log_priors).float())
 
-    def forward(self, observations: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return log-densities [B, N_p, C] of observations [B, N_p, p], up to a constant all classes share.
 
         Raises
         ------
         InputError
-            If the observations have another number of nodes than the graphs.
+            If the observations have another number of nodes than the graphs, or another grid.
         """
-        if observations.shape[-1] != len(self.factor):
-            raise InputError(
-                "observations and graphs do not fit each other",
-                f"{observations.shape[-1]} nodes against {len(self.factor)}",
-                "use graphs fitted on these nodes",
-            )
-        whitened = observations.float() @ self.factor - self.offset
-        return self.constant - whitened.unflatten(-1, (len(self.constant), -1)).square().sum(-1) / 2
+        check_nodes(observations, self.n_nodes)
+        joined = with_context(observations.float(), grid, self.windows)
+        n_local = len(self.local)
+        of_image = torch.einsum("bi,icj->bcj", joined[:, 0, n_local:], self.shared) - self.offset
+        whitened = (joined[..., :n_local] @ self.local).unflatten(-1, (len(self.constant), n_local))
+        whitened = whitened + of_image[:, None, :, :n_local]
+        image_term = of_image[..., n_local:].square().sum(-1)
+        return self.constant - (whitened.square().sum(-1) + image_term[:, None]) / 2
 
 
 class MixtureHead(nn.Module):
@@ -73,7 +87,7 @@ class MixtureHead(nn.Module):
 
     Parameters
     ----------
-    precision, means, priors
+    precision, means, priors, windows
         As for `GenerativeHead`.
     """
 
@@ -81,31 +95,53 @@ class MixtureHead(nn.Module):
     means: Tensor
     log_priors: Tensor
 
-    def __init__(self, precision: Array, means: Array, priors: Array):
+    def __init__(self, precision: Array, means: Array, priors: Array, windows: Sequence[int] = ()):
         super().__init__()
-        self.classes = GenerativeHead(precision, means, priors)
+        self.classes = GenerativeHead(precision, means, priors, windows)
         self.register_buffer("precision", torch.tensor(precision).float())
         self.register_buffer("means", torch.tensor(means).float())
         self.register_buffer("log_priors", torch.tensor(np.log(priors / np.sum(priors))).float())
 
-    def mixed(self, observations: Tensor) -> Tensor:
-        """Return the precision of each image, [B, p, p]."""
-        presence = self.classes(observations).softmax(-1).mean(1)
+    def mixed(self, observations: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the precision of each image, [B, q, q]."""
+        presence = self.classes(observations, grid).softmax(-1).mean(1)
         return torch.einsum("bc,cij->bij", presence, self.precision)
 
-    def forward(self, observations: Tensor) -> Tensor:
+    def forward(self, observations: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return log-densities [B, N_p, C] of observations [B, N_p, p]; what all classes share is left out."""
-        slope = torch.einsum("bij,cj->bic", self.mixed(observations), self.means)
+        slope = torch.einsum("bij,cj->bic", self.mixed(observations, grid), self.means)
         centre = torch.einsum("ci,bic->bc", self.means, slope) / 2
-        return observations.float() @ slope - centre[:, None] + self.log_priors
+        joined = with_context(observations.float(), grid, self.classes.windows)
+        return joined @ slope - centre[:, None] + self.log_priors
 
 
-def generative_flops(n_nodes: int, n_classes: int, n_patches: int) -> int:
+def check_nodes(observations: Tensor, n_nodes: int) -> None:
+    """Check that observations [..., p] have as many nodes as the graphs.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    if observations.shape[-1] != n_nodes:
+        raise InputError(
+            "observations and graphs do not fit each other",
+            f"{observations.shape[-1]} nodes against {n_nodes}",
+            "use graphs fitted on these nodes",
+        )
+
+
+def generative_flops(n_nodes: int, n_classes: int, n_patches: int, windows: Sequence[int] = ()) -> int:
     """Return the operations of `GenerativeHead` on one image, a multiply-add counted as two.
 
     Parameters
     ----------
     n_nodes, n_classes, n_patches : int
         p, C, N_p.
+    windows : sequence of int
+        As for `GenerativeHead`.
     """
-    return n_patches * n_classes * (2 * n_nodes**2 + 3 * n_nodes)
+    of_image = n_nodes if windows and windows[-1] == WHOLE_IMAGE else 0
+    n_local = n_nodes * (1 + len(windows)) - of_image
+    once = 2 * n_classes * of_image * (n_local + of_image)
+    return once + n_patches * n_classes * (2 * n_local**2 + 3 * n_local)

@@ -9,7 +9,9 @@ import torch
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.heads import GraphDiscriminant
 from cmgl_cli.heads.catalogue import DECODERS, build_decoder
+from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
 from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs
+from cmgl_cli.heads.generative import generative_flops
 from cmgl_cli.heads.patch_decoder import patch_scores
 from cmgl_cli.heads.segmentation_training import pixel_loss
 from tests.heads.problems import precisions
@@ -17,10 +19,15 @@ from tests.heads.problems import precisions
 C, P, WIDTH, D_K, GRID = 3, 6, 10, 4, (2, 4)
 
 
-def evidence(**changes) -> GraphEvidence:
-    omega = precisions(C, P)
-    means = np.random.default_rng(0).normal(size=(C, P))
-    return replace(GraphEvidence(omega, omega.mean(0), means, np.array([0.5, 0.3, 0.2])), **changes)
+WINDOWS = (3, WHOLE_IMAGE)
+
+
+def evidence(windows: tuple[int, ...] = WINDOWS, **changes) -> GraphEvidence:
+    size = P * (1 + len(windows))
+    omega = precisions(C, size)
+    means = np.random.default_rng(0).normal(size=(C, size))
+    whole = GraphEvidence(omega, omega.mean(0), means, np.array([0.5, 0.3, 0.2]), windows=windows)
+    return replace(whole, **changes)
 
 
 def inputs(seed: int = 0) -> PatchInputs:
@@ -63,7 +70,7 @@ def test_logits_are_finite_and_gradients_reach_every_parameter(name: str, graph:
 def test_a_state_dict_holds_the_decoder_entirely(name: str) -> None:
     """Graphs, means and standardisation come back with the weights, whatever the decoder was built from."""
     decoder = build(name, standardisation=(torch.randn(WIDTH), torch.rand(WIDTH) + 0.5))
-    other = build(name, evidence(precision=precisions(C, P, seed=5), priors=np.ones(C) / C), seed=9)
+    other = build(name, evidence(precision=precisions(C, 3 * P, seed=5), priors=np.ones(C) / C), seed=9)
     other.load_state_dict(decoder.state_dict())
     torch.testing.assert_close(other(inputs()), decoder(inputs()), rtol=0, atol=0)
 
@@ -82,12 +89,13 @@ def test_building_depends_on_the_seed_alone(name: str) -> None:
 @pytest.mark.parametrize("graph", ["per-class", "mixture", "common", "diagonal", "none"])
 def test_the_order_of_the_nodes_does_not_matter(name: str, graph: str) -> None:
     order = np.random.default_rng(1).permutation(P)
+    everywhere = np.concatenate([order + P * scale for scale in range(3)])
     original, batch = evidence(), inputs()
     shuffled = replace(
         original,
-        precision=original.precision[:, order][:, :, order],
-        common=original.common[np.ix_(order, order)],
-        means=original.means[:, order],
+        precision=original.precision[:, everywhere][:, :, everywhere],
+        common=original.common[np.ix_(everywhere, everywhere)],
+        means=original.means[:, everywhere],
     )
     moved = batch._replace(
         observations=batch.observations[..., order], nodes=batch.nodes[:, order], attention=batch.attention[:, order]
@@ -96,20 +104,32 @@ def test_the_order_of_the_nodes_does_not_matter(name: str, graph: str) -> None:
     torch.testing.assert_close(build(name, shuffled, graph=graph)(moved), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_generative_decoder_equals_the_discriminant() -> None:
-    graphs, batch = evidence(), inputs()
+@pytest.mark.parametrize("windows", [(), (3,), (WHOLE_IMAGE,), (WHOLE_IMAGE, 3), (3, WHOLE_IMAGE)])
+def test_the_generative_decoder_equals_the_discriminant(windows: tuple[int, ...]) -> None:
+    graphs, batch = evidence(windows), inputs()
     model = GraphDiscriminant(graphs.precision, graphs.means, graphs.priors)
-    expected = torch.tensor(patch_scores(model, batch.observations.numpy())).float()
+    joined = with_context(batch.observations, GRID, windows)
+    expected = torch.tensor(patch_scores(model, joined.numpy())).float()
     torch.testing.assert_close(build("generative", graphs).scores(batch), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_one_graph_for_all_makes_the_mixture_the_common_discriminant() -> None:
     """If all class graphs are equal, mixing them changes nothing but a constant all classes share."""
-    omega = precisions(1, P).repeat(C, axis=0)
+    omega = precisions(1, 3 * P).repeat(C, axis=0)
     graphs, batch = evidence(precision=omega, common=omega[0]), inputs()
     each, mixed, common = (build("generative", graphs, graph=graph).scores(batch) for graph in GRAPHS[:3])
     torch.testing.assert_close(mixed.log_softmax(-1), each.log_softmax(-1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(common, each, rtol=1e-4, atol=1e-4)
+
+
+def test_operations_are_counted_for_the_factors_that_are_there() -> None:
+    """The whole image's part of the product is paid once an image, not once a patch."""
+    head = build("generative").head
+    patches = GRID[0] * GRID[1]
+    products = 2 * (patches * head.local.numel() + head.shared.numel())
+    squares = 3 * patches * C * 2 * P
+    assert generative_flops(P, C, patches, WINDOWS) == products + squares
+    assert generative_flops(64, 150, 196, WINDOWS) < 0.05 * 34.9e9, "under 5 % of a ViT-B/16"
 
 
 def test_controls_change_what_their_names_say() -> None:
@@ -121,9 +141,15 @@ def test_controls_change_what_their_names_say() -> None:
     for control in ("diagonal", "random"):
         changed = graphs.select(control)
         np.testing.assert_allclose(np.einsum("cii->ci", np.linalg.inv(changed)), marginal)
-    np.testing.assert_array_equal(graphs.select("diagonal") != 0, np.tile(np.eye(P) > 0, (C, 1, 1)))
-    assert not np.allclose(graphs.select("random"), own)
-    np.testing.assert_array_equal(graphs.select("none"), np.tile(np.eye(P), (C, 1, 1)))
+    np.testing.assert_array_equal(graphs.select("diagonal") != 0, np.tile(np.eye(3 * P) > 0, (C, 1, 1)))
+    np.testing.assert_array_equal(graphs.select("none"), np.tile(np.eye(3 * P), (C, 1, 1)))
+
+
+def test_the_random_graph_moves_edges_between_nodes_but_not_between_scales() -> None:
+    """A node at one scale tied to itself at another stays so; which other nodes it is tied to changes."""
+    omega = np.kron(np.full((3, 3), 0.3) + np.diag([1.0] * 3), np.eye(P))[None].repeat(C, axis=0)
+    np.testing.assert_allclose(evidence(precision=omega, common=omega[0]).select("random"), omega)
+    assert not np.allclose(evidence().select("random"), evidence().select("per-class"))
 
 
 def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
@@ -145,7 +171,8 @@ def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
         (lambda: build("unet")(inputs()._replace(image=None)), "image is None"),
         (lambda: build("generative")(inputs()._replace(observations=torch.zeros(2, 8, 5))), "5 nodes against 6"),
         (lambda: evidence(means=np.zeros((C, P + 1))), "means"),
-        (lambda: evidence(precision=-precisions(C, P)), "class 0"),
+        (lambda: evidence(precision=-precisions(C, 3 * P)), "class 0"),
+        (lambda: replace(evidence(), windows=(1, 3, 5, 7)), "18 nodes, 4 windows"),
         (lambda: evidence(scarce=(3,)), "(3,) of 3 classes"),
     ],
 )
