@@ -4,8 +4,10 @@ Arrays in, arrays out. See docs/graphs.md for the problem and the solvers.
 """
 
 from cmgl_cli.graphs.covariance import Moments, class_covariances, correlation
+from cmgl_cli.graphs.criteria import ebic, ebic_per_class, log_likelihood
 from cmgl_cli.graphs.estimator import JointGraphicalLasso
 from cmgl_cli.graphs.export import edge_table, partial_correlation
+from cmgl_cli.graphs.grid import Cell, Grid, Selection
 from cmgl_cli.graphs.joint import fit_joint
 from cmgl_cli.graphs.nonparanormal import Nonparanormal, shapiro_pass_rate
 from cmgl_cli.graphs.prior import (
@@ -17,19 +19,12 @@ from cmgl_cli.graphs.prior import (
     summarize_prior,
 )
 from cmgl_cli.graphs.result import JointResult
-from cmgl_cli.graphs.selection import (
-    Cell,
-    Grid,
-    Selection,
-    ebic,
-    ebic_per_class,
-    log_likelihood,
-    select_joint,
-)
-from cmgl_cli.graphs.stability import Stability, edge_stability, stars
+from cmgl_cli.graphs.selection import select_joint
+from cmgl_cli.graphs.stability import Stability, edge_stability, resampled, stars
 
 __all__ = [
     "stars",
+    "resampled",
     "edge_stability",
     "Stability",
     "partial_correlation",

@@ -9,9 +9,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cmgl_cli.graphs.covariance import class_covariances, correlation
+from cmgl_cli.graphs.criteria import log_likelihood
 from cmgl_cli.graphs.joint import fit_joint
 from cmgl_cli.graphs.nonparanormal import Nonparanormal
-from cmgl_cli.graphs.selection import log_likelihood
 
 
 class JointGraphicalLasso(BaseEstimator):

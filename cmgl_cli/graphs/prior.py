@@ -90,11 +90,14 @@ def penalty_scale(weights: ArrayLike) -> Array:
     """Return per class the factor p (p - 1) / sum of the off-diagonal weights [C].
 
     Multiplying gamma by it keeps the total penalty of a class that of W = 1, so that fits of different sharpness are
-    compared at equal total penalty. A class whose weights are all zero has no such factor and raises `InputError`.
+    compared at equal total penalty. A class whose weights are all zero has no such factor and raises `InputError`; a
+    single node has no weights, and factor 1.
     """
     values = np.asarray(weights, dtype=np.float64)
     values = values[None] if values.ndim == 2 else values
     p = values.shape[-1]
+    if p == 1:
+        return np.ones(len(values))
     total = values.sum(axis=(1, 2)) - np.trace(values, axis1=1, axis2=2)
     if (total <= 0).any():
         raise InputError(

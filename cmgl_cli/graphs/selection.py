@@ -1,193 +1,44 @@
-"""Choice of sharpness k and penalties (rho, gamma): eBIC, held-out likelihood or a score of the caller's."""
+r"""Choice of sharpness k and penalties (rho, gamma): eBIC, held-out likelihood, stability or a score of the caller's.
+
+Every (rho, gamma) pair is a cell: a path of fits along k, warm-started, with what the criterion needs beside it.
+
+**A prior that says nothing must lose.** Compared at one (rho, gamma), a sharp prior relieves some entries of their
+penalty and burdens others; where the penalty is too large for the data, relieving *any* entries raises the
+likelihood, so eBIC (whose likelihood here is that of the shrunken fit) and in-cell comparisons accept random priors.
+Under the criterion "heldout" a prior is therefore judged by samples the fit did not see, and against the best fit
+*without* it over the whole grid: class c keeps k_c > 0 only if its held-out gain exceeds `strictness` standard errors.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.errors import UsageError
+from cmgl_cli.graphs.criteria import ebic_per_class, log_likelihood
+from cmgl_cli.graphs.grid import Cell, Grid, Selection
 from cmgl_cli.graphs.joint import fit_joint
 from cmgl_cli.graphs.prior import penalty_scale, prior_weights
 from cmgl_cli.graphs.result import JointResult
+from cmgl_cli.graphs.stability import Stability, stars
 
 Array = NDArray[np.float64]
-DEFAULT_LEVELS = (0.01, 0.05, 0.1, 0.2)
-
-
-def log_likelihood(precision: ArrayLike, covariance: ArrayLike) -> Array:
-    """Return logdet Omega_c - tr(Sigma_c Omega_c) of each class [C]: twice the mean log-density up to a constant."""
-    omega, sigma = np.asarray(precision, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
-    sign, determinant = np.linalg.slogdet(omega)
-    if (sign <= 0).any():
-        raise InputError(
-            "a precision matrix is not positive definite",
-            f"class {int(np.argmin(sign))}",
-            "pass the precision of a fit",
-        )
-    return determinant - np.einsum("cij,cij->c", sigma, omega)
-
-
-def ebic_per_class(precision: ArrayLike, covariance: ArrayLike, n: ArrayLike, gamma: float = 0.5) -> Array:
-    """Return the extended BIC of each class [C]; see `ebic`."""
-    omega = np.asarray(precision, dtype=np.float64)
-    omega = omega[None] if omega.ndim == 2 else omega
-    sigma = np.asarray(covariance, dtype=np.float64).reshape(omega.shape)
-    counts = np.broadcast_to(np.asarray(n, dtype=np.float64), omega.shape[:1])
-    if not (np.isfinite(counts).all() and (counts > 0).all()):
-        raise InputError("eBIC needs the number of samples of every class", f"n = {n!r}", "pass positive counts")
-    edges = np.triu(omega != 0, 1).sum(axis=(1, 2))
-    return -counts * log_likelihood(omega, sigma) + edges * (np.log(counts) + 4 * gamma * np.log(omega.shape[-1]))
-
-
-def ebic(precision: ArrayLike, covariance: ArrayLike, n: ArrayLike, gamma: float = 0.5) -> float:
-    """Return the extended BIC (Foygel and Drton 2010), summed over classes.
-
-        sum_c { n_c [tr(Sigma_c Omega_c) - logdet Omega_c] + |E_c| log n_c + 4 gamma |E_c| log p }
-
-    Parameters
-    ----------
-    precision, covariance : array [C, p, p] or [p, p]
-        |E_c| counts the non-zero off-diagonal pairs of ``precision``.
-    n : int or array [C]
-        Samples of each class.
-    gamma : float
-        Extension parameter; 0 is the BIC.
-    """
-    return float(ebic_per_class(precision, covariance, n, gamma).sum())
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a selection runs over.
-
-    Attributes
-    ----------
-    k : sequence of float
-        Sharpness values of equation (11).
-    rho, gamma : sequence of float
-        Penalty levels; every pair is a cell.
-    k_scope : {"class", "shared"}
-        Choose k for each class by its own eBIC along the shared path, then fit once more; or one k for all.
-    criterion : {"ebic", "heldout", "score"}
-        What ranks the cells.
-    ebic_gamma : float
-        Extension parameter of the eBIC.
-    midpoint : float
-        Midpoint of equation (11), or array [C].
-    preserve_penalty : bool
-        Scale gamma so that every k has the total penalty of W = 1.
-    scale_rho : bool
-        Multiply rho by the number of classes.
-    tol : float
-        Certified relative gap of every fit; below 1e-6 the wrong k has been chosen.
-    fit_options : mapping
-        Further keywords of `fit_joint`.
-    """
-
-    k: Sequence[float] = tuple(range(51))
-    rho: Sequence[float] = DEFAULT_LEVELS
-    gamma: Sequence[float] = DEFAULT_LEVELS
-    k_scope: str = "class"
-    criterion: str = "ebic"
-    ebic_gamma: float = 0.5
-    midpoint: Any = 0.5
-    preserve_penalty: bool = False
-    scale_rho: bool = False
-    tol: float = 1e-6
-    fit_options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.k_scope not in ("class", "shared"):
-            raise UsageError("unknown scope of k", f"k_scope = {self.k_scope!r}", "use 'class' or 'shared'")
-        if self.criterion not in ("ebic", "heldout", "score"):
-            raise UsageError("unknown criterion", f"criterion = {self.criterion!r}", "use 'ebic', 'heldout' or 'score'")
-        if not (len(self.k) and len(self.rho) and len(self.gamma)):
-            raise UsageError(
-                "the grid is empty",
-                f"{len(self.k)} k, {len(self.rho)} rho, {len(self.gamma)} gamma",
-                "give each at least one value",
-            )
-
-    @property
-    def cells(self) -> list[tuple[float, float]]:
-        """Return the (rho, gamma) pairs in the order in which they are fitted."""
-        return [(float(rho), float(gamma)) for rho in self.rho for gamma in self.gamma]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Outcome of one (rho, gamma) pair; plain arrays, so that a run can be stored and resumed cell by cell.
-
-    Attributes
-    ----------
-    rho, gamma : float
-    k : ndarray [C]
-        Chosen sharpness of every class.
-    ebic : ndarray [K, C]
-        eBIC of every class along the path of k.
-    edges : ndarray [K, C]
-        Edges of every class along the path.
-    gap : ndarray [K]
-        Certified relative gaps along the path.
-    final_ebic : float
-        eBIC of the fit with the chosen k.
-    score : float
-        What the cells are ranked by; larger is better.
-    seconds : float
-        CPU seconds of the process.
-    """
-
-    rho: float
-    gamma: float
-    k: Array
-    ebic: Array
-    edges: NDArray[np.int64]
-    gap: Array
-    final_ebic: float
-    score: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Outcome of `select_joint`.
-
-    Attributes
-    ----------
-    result : JointResult
-        Fit at the chosen point.
-    weights : ndarray [C, p, p]
-        Penalty weights at the chosen k.
-    best : Cell
-        The chosen cell.
-    cells : tuple of Cell
-        The whole table.
-    at_edge : tuple of str
-        Which of "k", "rho", "gamma" were chosen at an end of their grid (k = 0 and grids of one value excluded): widen
-        these.
-    """
-
-    result: JointResult
-    weights: Array
-    best: Cell
-    cells: tuple[Cell, ...]
-    at_edge: tuple[str, ...]
-
-
-Folds = Sequence[tuple[ArrayLike, ArrayLike]]
+FOLD_TOL = 1e-5
+Folds = Sequence[tuple[ArrayLike, ...]]
 Score = Callable[[JointResult], float]
 
 
 def select_joint(  # noqa: PLR0913
     covariances: ArrayLike,
     prior: ArrayLike,
-    counts: ArrayLike,
+    counts: ArrayLike | None,
     grid: Grid | None = None,
     *,
     folds: Folds | None = None,
     score: Score | None = None,
+    resamples: Sequence[ArrayLike] | None = None,
     done: Mapping[tuple[float, float], Cell] | None = None,
     on_cell: Callable[[Cell, int, int], None] | None = None,
     progress: Callable[[], None] | None = None,
@@ -199,29 +50,33 @@ def select_joint(  # noqa: PLR0913
     covariances : array [C, p, p]
     prior : array [C, p, p] or [p, p]
         Edge priors P; ones or zeros at k = 0 for no prior.
-    counts : array [C]
-        Samples of every class.
+    counts : array [C], optional
+        Samples of every class; eBIC needs them.
     grid : Grid, optional
-    folds : sequence of (train, test) covariances [C, p, p]
-        Needed by the criterion "heldout".
+    folds : sequence of (train, test) or (train, test, prior)
+        Covariances [C, p, p] for held-out likelihood; with a prior of the fold's own where the prior was made from the
+        samples, so that no prior has seen the samples that judge it.
     score : callable
         Needed by the criterion "score": a fit in, a number out, larger is better.
+    resamples : sequence of covariances [C, p, p]
+        Needed by the criterion "stability": subsamples (see `resampled`).
     done : mapping from (rho, gamma) to Cell
         Cells of an earlier, interrupted run; taken over as they are.
     on_cell : callable (cell, index, total)
         Called after every new cell, for progress and storage.
     progress : callable ()
-        Called after every single fit of a path.
+        Called after every single fit.
     """
     grid = grid or Grid()
-    _require_criterion(grid, folds, score)
+    _require_criterion(grid, counts, folds, score, resamples)
     study = _Study(
         np.asarray(covariances, dtype=np.float64),
         np.asarray(prior, dtype=np.float64),
-        np.asarray(counts, dtype=np.float64),
+        None if counts is None else np.asarray(counts, dtype=np.float64),
         grid,
-        folds,
+        folds or (),
         score,
+        resamples or (),
         progress,
     )
     cells = []
@@ -232,30 +87,36 @@ def select_joint(  # noqa: PLR0913
             if on_cell is not None:
                 on_cell(cell, index, len(grid.cells))
         cells.append(cell)
-    best = max(cells, key=lambda cell: cell.score)
+    best, gain, error = study.choose_cell(cells)
     result, weights = study.fit(best.rho, best.gamma, best.k, None, tol=min(grid.tol, 1e-9))
-    return Selection(result, weights, best, tuple(cells), _edges_of_grid(best, grid))
+    return Selection(result, weights, best, tuple(cells), _edges_of_grid(best, grid), gain, error)
 
 
 @dataclass(frozen=True)
 class _Study:
     covariances: Array
     prior: Array
-    counts: Array
+    counts: Array | None
     grid: Grid
-    folds: Folds | None
+    folds: Folds
     score: Score | None
+    resamples: Sequence[ArrayLike]
     progress: Callable[[], None] | None
 
+    @property
+    def k_by_folds(self) -> bool:
+        """Whether held-out likelihood chooses k."""
+        return bool(self.folds) and self.grid.k_criterion != "ebic"
+
     def fit(
-        self, rho: float, gamma: float, k: ArrayLike, initial: Any, tol: float | None = None, covariances: Any = None
+        self, rho: float, gamma: float, k: ArrayLike, initial: Any, tol: float | None = None, **other: Any
     ) -> tuple[JointResult, Array]:
-        n_classes = len(self.covariances)
-        prior = np.broadcast_to(self.prior, self.covariances.shape)
+        """Fit one point, to the whole sample or to ``covariances`` and ``prior`` given."""
+        target = np.asarray(other.get("covariances", self.covariances), dtype=np.float64)
+        prior = np.broadcast_to(np.asarray(other.get("prior", self.prior), dtype=np.float64), target.shape)
         weights = prior_weights(prior, k, self.grid.midpoint)
-        level = gamma * penalty_scale(weights) if self.grid.preserve_penalty else np.full(n_classes, gamma)
-        common = rho * n_classes if self.grid.scale_rho else rho
-        target = self.covariances if covariances is None else covariances
+        level = gamma * penalty_scale(weights) if self.grid.preserve_penalty else np.full(len(target), gamma)
+        common = rho * len(target) if self.grid.scale_rho else rho
         result = fit_joint(
             target, weights, common, level, initial=initial, tol=tol or self.grid.tol, **self.grid.fit_options
         )
@@ -264,62 +125,172 @@ class _Study:
         return result, weights
 
     def fit_cell(self, rho: float, gamma: float) -> Cell:
-        """Fit the path of k, choose k, fit once more if it differs over classes, and score."""
-        values, edges, gaps, seconds = [], [], [], 0.0
-        fits: dict[float, JointResult] = {}
-        initial = None
-        for k in self.grid.k:
-            initial, _ = self.fit(rho, gamma, float(k), initial)
-            fits[float(k)] = initial
-            values.append(ebic_per_class(initial.precision, self.covariances, self.counts, self.grid.ebic_gamma))
-            edges.append(initial.edges)
-            gaps.append(initial.relative_gap)
-            seconds += initial.seconds
-        table = np.array(values)
-        chosen = self._choose(table)
-        if (chosen == chosen[0]).all():
-            final = fits[float(chosen[0])]
-        else:
-            final, _ = self.fit(
-                rho, gamma, chosen, fits[float(np.median(chosen))] if float(np.median(chosen)) in fits else initial
-            )
+        """Fit the path of k, choose k within the cell, fit once more if it differs over classes, and score."""
+        fits = self._path(rho, gamma)
+        table = np.array([self._ebic(fit) for fit in fits])
+        heldout = self._heldout(rho, gamma)
+        chosen, sharpness = self._choose_k(table, heldout), np.asarray(self.grid.k, dtype=np.float64)
+        seconds = sum(fit.seconds for fit in fits)
+        final = fits[chosen[0]]
+        if (chosen != chosen[0]).any():
+            final, _ = self.fit(rho, gamma, sharpness[chosen], fits[int(np.median(chosen))])
             seconds += final.seconds
-        total = ebic(final.precision, self.covariances, self.counts, self.grid.ebic_gamma)
+        total, instability = float(self._ebic(final).sum()), float("nan")
+        if self.grid.criterion == "stability":
+            instability = self._instability(rho, gamma, sharpness[chosen], final)
         return Cell(
             rho,
             gamma,
-            chosen,
+            sharpness[chosen],
             table,
-            np.array(edges),
-            np.array(gaps),
+            np.array([fit.edges for fit in fits]),
+            np.array([_common_ratio(fit) for fit in fits]),
+            np.array([fit.relative_gap for fit in fits]),
+            heldout,
+            float(np.mean(final.edges)),
             total,
-            self._rank(final, total, rho, gamma, chosen),
+            instability,
+            self._rank(final, total, heldout, chosen, instability),
             seconds,
         )
 
-    def _choose(self, table: Array) -> Array:
-        ks = np.asarray(self.grid.k, dtype=np.float64)
-        if self.grid.k_scope == "shared":
-            return np.full(table.shape[1], ks[table.sum(1).argmin()])
-        return ks[table.argmin(0)]
+    def choose_cell(self, cells: list[Cell]) -> tuple[Cell, Array, Array]:
+        """Return the best cell with the k to use, and what the prior gained in every class with its error."""
+        unknown = np.full(len(self.covariances), np.nan)
+        if self.grid.criterion == "stability":
+            order = sorted(cells, key=lambda cell: (cell.final_edges, -cell.rho, -cell.gamma))
+            return order[stars([cell.instability for cell in order], self.grid.stars_threshold)], unknown, unknown
+        if self.grid.criterion == "heldout" and self.k_by_folds:
+            return self._against_the_best_without(cells)
+        return max(cells, key=lambda cell: (cell.score, -cell.final_edges)), unknown, unknown
 
-    def _rank(self, final: JointResult, total: float, rho: float, gamma: float, k: Array) -> float:
-        if self.grid.criterion == "ebic":
-            return -total
+    def _against_the_best_without(self, cells: list[Cell]) -> tuple[Cell, Array, Array]:
+        """Hold every cell and k against the best cell at the least k; reject where the gain is within its error."""
+        start, share = self.grid.baseline, self._class_share
+        base = max(cells, key=lambda cell: float(cell.heldout[:, start].mean(0) @ share))
+        gains = [cell.heldout - base.heldout[:, start, None] for cell in cells]
+        picks = [self._best_k(gain) for gain in gains]
+        columns = np.arange(len(share))
+        totals = [float(gain[:, pick, columns].mean(0) @ share) for gain, pick in zip(gains, picks, strict=True)]
+        index = int(np.argmax(totals))
+        gain = gains[index][:, picks[index], columns]
+        mean, error = _mean_and_error(gain)
+        total, total_error = _mean_and_error(gain @ share)
+        kept = (
+            np.full(len(share), bool(total > self.grid.strictness * total_error))
+            if self.grid.k_scope == "shared"
+            else mean > self.grid.strictness * error
+        )
+        if not kept.any():
+            return replace(base, k=np.full(len(share), float(self.grid.k[start]))), mean, error
+        k = np.where(kept, np.asarray(self.grid.k, dtype=np.float64)[picks[index]], float(self.grid.k[start]))
+        return replace(cells[index], k=k), mean, error
+
+    @property
+    def _class_share(self) -> Array:
+        counts = np.ones(len(self.covariances)) if self.counts is None else self.counts
+        return counts / counts.sum()
+
+    def _path(self, rho: float, gamma: float) -> list[JointResult]:
+        fits: list[JointResult] = []
+        for k in self.grid.k:
+            fits.append(self.fit(rho, gamma, float(k), fits[-1] if fits else None)[0])
+        return fits
+
+    def _ebic(self, fit: JointResult) -> Array:
+        if self.counts is None:
+            return np.full(len(self.covariances), np.nan)
+        return ebic_per_class(fit.precision, self.covariances, self.counts, self.grid.ebic_gamma)
+
+    def _heldout(self, rho: float, gamma: float) -> Array:
+        """Return the held-out log-likelihoods [F, K, C] along the path of k."""
+        if not self.k_by_folds and self.grid.criterion != "heldout":
+            return np.empty((0, len(self.grid.k), len(self.covariances)))
+        table = np.empty((len(self.folds), len(self.grid.k), len(self.covariances)))
+        for row, (train, test, *own) in zip(table, self.folds, strict=True):
+            other, fit = {"covariances": train, **({"prior": own[0]} if own else {})}, None
+            for index, k in enumerate(self.grid.k):
+                fit, _ = self.fit(rho, gamma, float(k), fit, tol=max(self.grid.tol, FOLD_TOL), **other)
+                row[index] = log_likelihood(fit.precision, test)
+        return table
+
+    def _choose_k(self, table: Array, heldout: Array) -> NDArray[np.int64]:
+        """Return the index of the chosen k of every class [C], within one cell."""
+        start = self.grid.baseline
+        if len(self.grid.k) == 1:
+            return np.zeros(table.shape[1], dtype=np.int64)
+        if not self.k_by_folds:
+            return np.full(table.shape[1], table.sum(1).argmin()) if self._shared else table.argmin(0)
+        gain = heldout - heldout[:, start, None]
+        pick = self._best_k(gain)
+        chosen = gain[:, pick, np.arange(len(pick))]
+        mean, error = _mean_and_error(chosen @ self._class_share if self._shared else chosen)
+        return np.where(mean > self.grid.strictness * error, pick, start)
+
+    @property
+    def _shared(self) -> bool:
+        return self.grid.k_scope == "shared"
+
+    def _best_k(self, gain: Array) -> NDArray[np.int64]:
+        """Return the index of the k of largest mean gain [C] of gains [F, K, C]."""
+        mean = gain.mean(0)
+        if self._shared:
+            return np.full(mean.shape[1], (mean @ self._class_share).argmax())
+        return mean.argmax(0)
+
+    def _instability(self, rho: float, gamma: float, k: Array, final: JointResult) -> float:
+        p = self.covariances.shape[1]
+        frequency, common = np.zeros(self.covariances.shape), np.zeros((p, p))
+        for covariances in self.resamples:
+            fit, _ = self.fit(rho, gamma, k, final, tol=max(self.grid.tol, FOLD_TOL), covariances=covariances)
+            frequency += np.asarray(fit.precision) != 0
+        return Stability(frequency / len(self.resamples), common, len(self.resamples)).instability
+
+    def _rank(
+        self, final: JointResult, total: float, heldout: Array, chosen: NDArray[np.int64], instability: float
+    ) -> float:
+        if self.grid.criterion == "stability":
+            return -instability
         if self.score is not None and self.grid.criterion == "score":
             return float(self.score(final))
-        scores = []
-        for train, test in self.folds or ():
-            fitted, _ = self.fit(rho, gamma, k, final, covariances=train)
-            scores.append(float(self.counts @ log_likelihood(fitted.precision, test)))
-        return float(np.mean(scores))
+        if self.grid.criterion == "heldout":
+            return float(heldout[:, chosen, np.arange(len(chosen))].mean(0) @ self._class_share)
+        return -total
 
 
-def _require_criterion(grid: Grid, folds: Folds | None, score: Score | None) -> None:
-    if grid.criterion == "heldout" and not folds:
+def _mean_and_error(values: Array) -> tuple[Array, Array]:
+    """Return mean and standard error over the first axis; one fold has no error."""
+    error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(values.shape[1:])
+    return values.mean(0), error
+
+
+def _common_ratio(fit: JointResult) -> float:
+    upper = np.triu_indices(np.shape(fit.common)[0], 1)
+    any_class = (np.asarray(fit.precision)[:, *upper] != 0).any(0).sum()
+    return float((np.asarray(fit.common)[upper] != 0).sum() / max(1, any_class))
+
+
+def _require_criterion(
+    grid: Grid,
+    counts: ArrayLike | None,
+    folds: Folds | None,
+    score: Score | None,
+    resamples: Sequence[ArrayLike] | None,
+) -> None:
+    if not folds and (grid.criterion == "heldout" or grid.k_criterion == "heldout"):
         raise UsageError("held-out likelihood needs folds", "folds = None", "pass pairs of train and test covariances")
     if grid.criterion == "score" and score is None:
         raise UsageError("the criterion 'score' needs a score", "score = None", "pass a callable")
+    if grid.criterion == "stability" and not resamples:
+        raise UsageError("the criterion 'stability' needs resamples", "resamples = None", "pass covariances")
+    several_cells, several_k = len(grid.cells) > 1, len(grid.k) > 1
+    needs = (grid.criterion == "ebic" and several_cells) or (several_k and (grid.k_criterion == "ebic" or not folds))
+    if counts is None and needs:
+        raise UsageError(
+            "eBIC needs the number of samples of every class",
+            "counts = None",
+            "pass counts, or one value each of k, rho and gamma",
+        )
 
 
 def _edges_of_grid(best: Cell, grid: Grid) -> tuple[str, ...]:

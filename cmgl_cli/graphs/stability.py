@@ -1,6 +1,6 @@
 """How often an edge returns when the samples change: subsampling, bootstrap, and the StARS choice of a penalty."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,28 @@ def edge_stability(  # noqa: PLR0913
     on_resample : callable (index, total)
         Called after every fit.
     """
+    n_classes, p = int(np.asarray(labels).max()) + 1, np.shape(z)[1]
+    frequency, common = np.zeros((n_classes, p, p)), np.zeros((p, p))
+    for index, sigma in enumerate(resampled(z, labels, n_resamples, scheme, fraction, seed)):
+        result = fit(sigma)
+        frequency += np.asarray(result.precision) != 0
+        common += np.asarray(result.common) != 0
+        if on_resample is not None:
+            on_resample(index, n_resamples)
+    frequency[:, np.arange(p), np.arange(p)] = 0.0
+    np.fill_diagonal(common, 0.0)
+    return Stability(frequency / n_resamples, common / n_resamples, n_resamples)
+
+
+def resampled(  # noqa: PLR0913
+    z: ArrayLike,
+    labels: ArrayLike,
+    n_resamples: int,
+    scheme: str = "subsample",
+    fraction: float | None = None,
+    seed: int = 0,
+) -> Iterator[Array]:
+    """Yield the class correlations [C, p, p] of every resample; parameters as in `edge_stability`."""
     if scheme not in SCHEMES:
         raise UsageError("unknown resampling scheme", f"scheme = {scheme!r}", f"use one of {SCHEMES}")
     if n_resamples < 1 or (fraction is not None and not 0 < fraction <= 1):
@@ -78,19 +100,10 @@ def edge_stability(  # noqa: PLR0913
             "correct them",
         )
     values, classes = np.asarray(z, dtype=np.float64), np.asarray(labels)
-    rng = np.random.default_rng(seed)
-    n_classes, p = int(classes.max()) + 1, values.shape[1]
-    frequency, common = np.zeros((n_classes, p, p)), np.zeros((p, p))
-    for index in range(n_resamples):
+    rng, n_classes = np.random.default_rng(seed), int(classes.max()) + 1
+    for _ in range(n_resamples):
         rows = _resample(classes, n_classes, scheme, fraction, rng)
-        result = fit(correlation(class_covariances(values[rows], classes[rows], n_classes)))
-        frequency += np.asarray(result.precision) != 0
-        common += np.asarray(result.common) != 0
-        if on_resample is not None:
-            on_resample(index, n_resamples)
-    frequency[:, np.arange(p), np.arange(p)] = 0.0
-    np.fill_diagonal(common, 0.0)
-    return Stability(frequency / n_resamples, common / n_resamples, n_resamples)
+        yield correlation(class_covariances(values[rows], classes[rows], n_classes))
 
 
 def stars(instabilities: Sequence[float], threshold: float = 0.05) -> int:
