@@ -12,6 +12,8 @@ from cmgl_cli.errors import UsageError
 from cmgl_cli.pipeline import Step, execute, make_job, steps_of, summarize
 from cmgl_cli.sharding import Shard, requested_shard, shard_path
 
+OWN_PRIORS = (".npz", ".npy", ".csv")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -43,6 +45,7 @@ def run_stage(
     """Run one stage in all variants that the settings ask for, and say what came out."""
     imply = {
         "extract": _with_implied,
+        "fit-graphs": _with_own_matrices,
         "twofold-restore": _named_after_input,
         "experiment": _named_after_experiment,
     }.get(request.stage)
@@ -93,6 +96,26 @@ def _named_after_experiment(request: Request) -> Request:
     settings = dict(request.settings)
     settings["name"] = settings["name"] or settings["experiment"] or "experiment"
     return replace(request, settings=settings)
+
+
+def _with_own_matrices(request: Request) -> Request:
+    """Let --prior name a file of the user's own, and --covariance stand for all other inputs."""
+    settings, paths = dict(request.settings), dict(request.paths)
+    covariance = build_run(request.config, settings, request.stage).stages["fit-graphs"].covariance
+    prior = paths["prior"]
+    if prior is not None and (covariance or prior.suffix.lower() in OWN_PRIORS):
+        settings["own_prior"], paths["prior"] = str(prior), None
+    if not covariance:
+        return replace(request, settings=settings, paths=paths)
+    surplus = [role for role in ("nodes", "features", "text_features") if paths[role] is not None]
+    if surplus:
+        raise UsageError(
+            "--covariance takes the place of all observations",
+            f"cmgl fit-graphs: --covariance {covariance} and --{surplus[0].replace('_', '-')} {paths[surplus[0]]}",
+            "give one of them",
+        )
+    settings["name"] = settings["name"] or settings["dataset"] or covariance.stem
+    return replace(request, settings=settings, paths=paths)
 
 
 def _shard(request: Request) -> Shard:

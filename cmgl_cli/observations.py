@@ -64,6 +64,30 @@ def patch_sample(nodes: Artifact, features: Artifact, rows: np.ndarray, seed: in
     return PatchSample(np.concatenate(values), np.concatenate(owners))
 
 
+class ImageScorer:
+    """Scores of images from their vectors z, for any number of discriminants.
+
+    Parameters
+    ----------
+    nodes : Artifact
+    transform : Nonparanormal
+    rows : ndarray of int
+    n_classes : int
+    """
+
+    def __init__(self, nodes: Artifact, transform: Nonparanormal, rows: np.ndarray, n_classes: int):
+        z = image_observations(nodes, "image")[0][rows]
+        self._jacobian: np.ndarray | None = None
+        if transform.scope == "class":
+            self._values, self._jacobian = class_scope(transform, z, n_classes)
+        else:
+            self._values = transform.transform(z)
+
+    def scores(self, discriminants: Mapping[str, GraphDiscriminant]) -> dict[str, np.ndarray]:
+        """Return scores [n, C] of every discriminant."""
+        return {name: m.scores(self._values, log_jacobian=self._jacobian) for name, m in discriminants.items()}
+
+
 class PatchScorer:
     """Scores of images from their patches, for any number of discriminants.
 

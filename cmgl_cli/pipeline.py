@@ -6,7 +6,7 @@ Stages meet only through artifacts, so the table names modules as text and nothi
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -89,15 +89,16 @@ STEPS: tuple[Step, ...] = (
     ),
     Step("distill", "", 1, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES)),
     Step("prior", "", 1, "prior", "prior.h5", (_NODES,)),
-    Step("fit-graphs", "image", 1, "graphs", "graphs.h5", (_NODES, _PRIOR)),
+    Step("fit-graphs", "image", 2, "graphs", "graphs.h5", (_NODES, _PRIOR)),
     Step(
         "fit-graphs",
         "patch",
-        1,
+        2,
         "graphs",
         "patch_graphs.h5",
         (_NODES, _PRIOR, _OPTIONAL_FEATURES, _TEXT_FEATURES),
     ),
+    Step("fit-graphs", "given", 2, "graphs", "graphs.h5", alone=True),
     Step(
         "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
     ),
@@ -153,13 +154,30 @@ class StepState:
 def steps_of(run: RunConfig, stage: str | None = None) -> list[Step]:
     """Return the steps that the settings switch on: of one stage, or of all up to the last one wanted."""
     order, wanted = list(run.stages), []
+    if stage is None and run.stages["fit-graphs"].covariance:
+        raise UsageError(
+            "covariances of your own are fitted by one command, not by a chain of stages",
+            f"fit-graphs: covariance = {str(run.stages['fit-graphs'].covariance)!r}",
+            "run: cmgl fit-graphs --config FILE, or take the key out",
+        )
     for step in STEPS:
-        selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
-        chosen = getattr(run.stages[step.stage], selector) if selector else "all"
         due = step.stage == stage if stage else not step.alone and order.index(step.stage) <= order.index(run.until)
-        if chosen in {"all", "both", step.variant} and due:
-            wanted.append(step)
+        if due and _switched_on(step, run.stages[step.stage]):
+            wanted.append(_with_own_prior(step) if getattr(run.stages[step.stage], "own_prior", None) else step)
     return wanted
+
+
+def _switched_on(step: Step, config: Any) -> bool:
+    """Say whether the settings of its stage ask for this variant."""
+    if step.stage == "fit-graphs" and (config.covariance or step.variant == "given"):
+        return bool(config.covariance) and step.variant == "given"
+    selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
+    return (getattr(config, selector) if selector else "all") in {"all", "both", step.variant}
+
+
+def _with_own_prior(step: Step) -> Step:
+    """Return the step without its prior artifact: the user's own takes its place."""
+    return replace(step, inputs=tuple(item for item in step.inputs if item.role != "prior"))
 
 
 def make_job(

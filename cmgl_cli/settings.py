@@ -145,6 +145,12 @@ class PriorConfig:
 class FitGraphsConfig:
     """Estimate common and class-specific graphs."""
 
+    covariance: Path | None = _path(
+        "Fit covariances of your own instead: npz or HDF5 with covariance [C, p, p], n_samples, classes, nodes."
+    )
+    own_prior: Path | None = _path(
+        "A prior of your own, [p, p] or [C, p, p] in [0, 1]: npz, npy, CSV or HDF5. --prior takes the first three too."
+    )
     observations: str = option(
         "both",
         "One observation is an image's z, or each patch, or fit both kinds.",
@@ -160,21 +166,40 @@ class FitGraphsConfig:
     k_max: int = option(50, "Largest sharpness tried.", least=0, most=500)
     k_shared: bool = option(False, "One sharpness for all classes instead of one a class.")
     midpoint: str = option(
-        "0.5", "Prior value that leaves the penalty as it is: a number, or quantile (the median prior)."
+        "0.5", "Prior value that leaves the penalty as it is: a number, or quantile:q of each class's (quantile: 0.5)."
     )
     preserve_penalty: bool = option(True, "Compare sharpnesses at equal total penalty.")
     rho: tuple[float, ...] = option(GRID, "Penalty of the common graph; several values are searched.", least=0.0)
     gamma: tuple[float, ...] = option(
         GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
     )
-    select: str = option("held-out", "How rho and gamma are chosen.", choices=("held-out", "ebic"))
+    select: str = option(
+        "auto",
+        "How rho and gamma are chosen; auto is held-out likelihood where there are samples, else eBIC; score is the "
+        "accuracy on the validation part; stability is StARS.",
+        choices=("auto", "held-out", "ebic", "score", "stability"),
+    )
+    select_k: str = option(
+        "auto",
+        "How k is chosen; auto is held-out likelihood where there are samples. eBIC accepts priors that say nothing.",
+        choices=("auto", "held-out", "ebic"),
+    )
+    strictness: float = option(
+        2.0, "Standard errors by which a prior must raise the held-out likelihood to be used.", least=0.0
+    )
+    folds: int = option(5, "Folds of the held-out likelihood.", least=2, most=50)
     solver: str = option(
         "auto",
         "How (10) is solved; paper, two-stage and independent are there to compare.",
         choices=("auto", "descent", "splitting", "admm", "paper", "two-stage", "independent"),
     )
-    stability: int = option(0, "Refit on so many subsamples and store how often each edge came back.", least=0)
-    edges: Path | None = _path("Also write the edges of all classes to this CSV.")
+    stability: int = option(
+        0,
+        "Refit on so many subsamples and store how often each edge came back; --select stability takes 20 at 0.",
+        least=0,
+    )
+    edges: Path | None = _path("Also write the edges of all classes to this file: .csv, .graphml or .npz.")
+    figures: bool = option(True, "Draw the path of the search beside the output.", results=False)
     tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)
     max_iter: int = option(5000, "Iterations at most.", least=1)
     penalize_diagonal: bool = option(False, "Also penalise the diagonal.")

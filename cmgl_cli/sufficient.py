@@ -9,9 +9,8 @@ from cmgl_cli.artifacts import Artifact, SampleTable
 from cmgl_cli.console import Console
 from cmgl_cli.errors import UsageError
 from cmgl_cli.graphs import Moments, Nonparanormal, correlation, shapiro_pass_rate
-from cmgl_cli.observations import image_observations, patch_observations, patch_sample
+from cmgl_cli.observations import ImageScorer, PatchScorer, image_observations, patch_observations, patch_sample
 
-FOLDS = 5
 NORMALITY_SAMPLES = 2000
 
 
@@ -54,6 +53,8 @@ class Study:
     seed : int
     console : Console
         Told of progress.
+    n_folds : int
+        Folds of the moments; a sample stays whole.
     """
 
     inputs: Mapping[str, Artifact]
@@ -62,6 +63,7 @@ class Study:
     scope: str
     seed: int
     console: Console
+    n_folds: int = 5
 
     def statistics(self) -> Statistics:
         """Fit the transform on the training part and accumulate its moments, fold by fold.
@@ -74,7 +76,7 @@ class Study:
             Patch observations without patch tokens.
         """
         train, held_out = self._parts()
-        folds = _folds(self.table.label[train], np.random.default_rng(self.seed))
+        folds = _folds(self.table.label[train], self.n_folds, np.random.default_rng(self.seed))
         collect = self._from_patches if self.kind == "patch" else self._from_images
         return collect(train, held_out, folds)
 
@@ -90,6 +92,30 @@ class Study:
         rows = train[labels[train] >= 0]
         return self._transformed(transform, z[rows], labels[rows]), labels[rows]
 
+    def validation_scorer(self, transform: Nonparanormal) -> tuple[ImageScorer | PatchScorer, np.ndarray]:
+        """Return what scores the single-labelled validation images, and their labels.
+
+        Raises
+        ------
+        UsageError
+            There are none, or the observations are those of texts.
+        """
+        table, rows = self.table, self._parts()[1]
+        rows = rows[table.label[rows] >= 0]
+        if not len(rows) or self.modality != "image":
+            raise UsageError(
+                "the validation score needs validation images of one class each",
+                f"{self.inputs['nodes'].path}: {len(rows)} {self.modality} samples in the validation part",
+                "use --select held-out",
+            )
+        n_classes, nodes = len(table.classes), self.inputs["nodes"]
+        scorer = (
+            PatchScorer(nodes, self._features(), transform, rows, n_classes)
+            if self.kind == "patch"
+            else ImageScorer(nodes, transform, rows, n_classes)
+        )
+        return scorer, table.label[rows]
+
     def _parts(self) -> tuple[np.ndarray, np.ndarray]:
         table = self.table
         usable = self.inputs["nodes"][f"{self.modality}/valid"] & table.labelled
@@ -101,12 +127,12 @@ class Study:
         table = self.table
         z, _ = image_observations(self.inputs["nodes"], self.modality)
         transform = Nonparanormal(self.scope).fit(z[train], table.label[train] if self.scope == "class" else None)
-        moments = [Moments(len(table.classes), z.shape[1]) for _ in range(FOLDS)]
+        moments = [Moments(len(table.classes), z.shape[1]) for _ in range(self.n_folds)]
         presence = table.presence[train]
         for label in range(len(table.classes)):
             member = presence[:, label]
             transformed = transform.transform(z[train[member]], label if self.scope == "class" else None)
-            for fold in range(FOLDS):
+            for fold in range(self.n_folds):
                 chosen = folds[member] == fold
                 if chosen.any():
                     moments[fold].update(transformed[chosen], np.full(int(chosen.sum()), label))
@@ -117,7 +143,7 @@ class Study:
         sample = patch_sample(nodes, features, train, self.seed)
         labels = table.label[sample.rows] if self.scope == "class" else None
         transform = Nonparanormal(self.scope).fit(sample.values, labels)
-        moments = [Moments(len(table.classes), sample.values.shape[1]) for _ in range(FOLDS)]
+        moments = [Moments(len(table.classes), sample.values.shape[1]) for _ in range(self.n_folds)]
         fold_of, presence = dict(zip(train.tolist(), folds.tolist(), strict=True)), table.presence
         with self.console.progress("fit-graphs: patches", len(train), "images") as ticker:
             for row, observations in patch_observations(nodes, features, train):
@@ -160,12 +186,12 @@ class Study:
         return out
 
 
-def _folds(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _folds(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
     """Return the fold of every training sample, stratified by class; a sample stays whole."""
     folds = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        folds[rng.permutation(rows)] = np.arange(len(rows)) % FOLDS
+        folds[rng.permutation(rows)] = np.arange(len(rows)) % n_folds
     return folds
 
 
@@ -194,8 +220,8 @@ def fold_correlations(moments: list[Moments]) -> list[tuple[np.ndarray, np.ndarr
         pairs.append((correlation(train), test))
     if not pairs:
         raise UsageError(
-            "held-out likelihood needs at least ten training samples a class",
-            "fit-graphs: select = held-out",
-            "use --select ebic, or give one value each for --rho and --gamma",
+            "held-out likelihood needs at least two training samples a class and fold",
+            f"fit-graphs: folds = {len(moments)}",
+            "use fewer --folds, or --select ebic --select-k ebic",
         )
     return pairs

@@ -164,6 +164,28 @@ def read_header(path: str | Path, schema: str | None = None) -> tuple[Identity, 
         return Identity.from_attributes(file.attrs), str(file.attrs["content_digest"])
 
 
+def read_plain(path: str | Path) -> dict[str, np.ndarray]:
+    """Read every data set of an HDF5 file of the user's own, under the same guard as an artifact.
+
+    Raises
+    ------
+    InputError
+        Missing, not HDF5, truncated, or unsafe.
+    """
+    path, found = Path(path), dict[str, h5py.Dataset]()
+    with _open_file(path) as file:
+        try:
+            _walk(path, file, "", found)
+            return {
+                name: np.asarray(values.asstr()[()] if h5py.check_string_dtype(values.dtype) else values[()])
+                for name, values in found.items()
+            }
+        except CmglError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise _unreadable(path, str(error)) from error
+
+
 def _open_file(path: Path) -> h5py.File:
     if not path.exists():
         raise InputError("the artifact does not exist", str(path), "run the stage that writes it, or give another path")

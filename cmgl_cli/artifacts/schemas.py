@@ -173,18 +173,19 @@ _PRIOR = Schema(
 
 _GRAPHS = Schema(
     "graphs",
-    1,
+    2,
     "Precision matrices: one common graph, one specific graph a class, and all that is needed to score with them.",
     {
         "classes": _field("c", "str", "class names"),
-        "modality": _field("one", "str", "whose observations the graphs were fitted on: image or text"),
+        "nodes": _field("node", "str", "node names, where covariances were given with names", optional=True),
+        "modality": _field("one", "str", "what the graphs were fitted on: image, text, or given (covariances)"),
         "precision": _field("c node node", "float", "Omega_c = common + specific_c"),
         "common": _field("node node", "float", "Theta"),
         "specific": _field("c node node", "float", "S_c"),
         "covariance": _field("c node node", "float", "the empirical matrices the fit saw"),
         "scale": _field("c node", "float", "standard deviations taken out of the covariances"),
-        "means": _field("c node", "float", "class means of the transformed observations"),
-        "counts": _field("c", "int", "observations a class"),
+        "means": _field("c node", "float", "class means of the transformed observations; absent when given", True),
+        "counts": _field("c", "int", "observations a class; 0 where given covariances came without"),
         "k": _field("c", "float", "sharpness of the prior"),
         "weights": _field("c node node", "float", "penalty weights W_c (11)"),
         "transform/*": _field("...", "any", "the nonparanormal transform"),

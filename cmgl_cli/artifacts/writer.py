@@ -196,7 +196,8 @@ class ArtifactWriter:
                 done, blocks = done_blocks(file[PROGRESS])
                 self._log(f"resuming {self._partial.name}: {done} of {blocks} blocks are done")
                 return file
-            self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
+            if file.attrs["_key"] != self.identity.key():
+                self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
         except (OSError, KeyError, RuntimeError):
             self._log(f"the unfinished {self._partial.name} is damaged: starting over")
         file.close()

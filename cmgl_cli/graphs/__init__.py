@@ -6,7 +6,7 @@ Arrays in, arrays out. See docs/graphs.md for the problem and the solvers.
 from cmgl_cli.graphs.covariance import Moments, class_covariances, correlation
 from cmgl_cli.graphs.criteria import ebic, ebic_per_class, log_likelihood
 from cmgl_cli.graphs.estimator import JointGraphicalLasso
-from cmgl_cli.graphs.export import edge_table, partial_correlation
+from cmgl_cli.graphs.export import edge_table, edges_csv, edges_graphml, named_edges, partial_correlation
 from cmgl_cli.graphs.grid import Cell, Grid, Selection
 from cmgl_cli.graphs.joint import fit_joint
 from cmgl_cli.graphs.nonparanormal import Nonparanormal, shapiro_pass_rate
@@ -29,6 +29,9 @@ __all__ = [
     "Stability",
     "partial_correlation",
     "edge_table",
+    "edges_csv",
+    "edges_graphml",
+    "named_edges",
     "JointGraphicalLasso",
     "Cell",
     "Grid",

@@ -32,7 +32,7 @@ class Grid:
     k_criterion : {"auto", "ebic", "heldout"}
         What chooses k; auto is held-out likelihood where there are folds.
     strictness : float
-        Standard errors (over folds) by which k > 0 must beat k = 0 in held-out likelihood.
+        Standard errors (over folds) by which a prior must raise the held-out likelihood; see `judge`.
     ebic_gamma : float
         Extension parameter of the eBIC.
     stars_threshold : float
@@ -55,7 +55,7 @@ class Grid:
     k_scope: str = "class"
     criterion: str = "ebic"
     k_criterion: str = "auto"
-    strictness: float = 1.0
+    strictness: float = 2.0
     ebic_gamma: float = 0.5
     stars_threshold: float = 0.05
     midpoint: Any = 0.5
@@ -152,8 +152,8 @@ class Selection:
         Which of "k", "rho", "gamma" were chosen at an end of their grid (k = 0 and grids of one value excluded): widen
         these.
     gain : ndarray [C]
-        Held-out log-likelihood per sample gained by the prior over the best fit without it, before a class's prior was
-        accepted or rejected; NaN unless k was chosen by held-out likelihood over the whole grid.
+        Held-out log-likelihood per sample that the prior gains over the best fit without it, cell and k chosen on the
+        other folds; NaN unless held-out likelihood chose both.
     gain_error : ndarray [C]
         Its standard error over folds.
     """

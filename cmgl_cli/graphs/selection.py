@@ -2,11 +2,7 @@ r"""Choice of sharpness k and penalties (rho, gamma): eBIC, held-out likelihood,
 
 Every (rho, gamma) pair is a cell: a path of fits along k, warm-started, with what the criterion needs beside it.
 
-**A prior that says nothing must lose.** Compared at one (rho, gamma), a sharp prior relieves some entries of their
-penalty and burdens others; where the penalty is too large for the data, relieving *any* entries raises the
-likelihood, so eBIC (whose likelihood here is that of the shrunken fit) and in-cell comparisons accept random priors.
-Under the criterion "heldout" a prior is therefore judged by samples the fit did not see, and against the best fit
-*without* it over the whole grid: class c keeps k_c > 0 only if its held-out gain exceeds `strictness` standard errors.
+What chooses k matters: see `judgement` for why eBIC, and any comparison at one (rho, gamma), accepts random priors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +16,7 @@ from cmgl_cli.errors import UsageError
 from cmgl_cli.graphs.criteria import ebic_per_class, log_likelihood
 from cmgl_cli.graphs.grid import Cell, Grid, Selection
 from cmgl_cli.graphs.joint import fit_joint
+from cmgl_cli.graphs.judgement import Judgement, judge
 from cmgl_cli.graphs.prior import penalty_scale, prior_weights
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.stability import Stability, stars
@@ -161,30 +158,13 @@ class _Study:
             order = sorted(cells, key=lambda cell: (cell.final_edges, -cell.rho, -cell.gamma))
             return order[stars([cell.instability for cell in order], self.grid.stars_threshold)], unknown, unknown
         if self.grid.criterion == "heldout" and self.k_by_folds:
-            return self._against_the_best_without(cells)
+            found = self._judge([cell.heldout for cell in cells])
+            k = np.asarray(self.grid.k, dtype=np.float64)[found.k]
+            return replace(cells[found.cell], k=k), found.gain, found.gain_error
         return max(cells, key=lambda cell: (cell.score, -cell.final_edges)), unknown, unknown
 
-    def _against_the_best_without(self, cells: list[Cell]) -> tuple[Cell, Array, Array]:
-        """Hold every cell and k against the best cell at the least k; reject where the gain is within its error."""
-        start, share = self.grid.baseline, self._class_share
-        base = max(cells, key=lambda cell: float(cell.heldout[:, start].mean(0) @ share))
-        gains = [cell.heldout - base.heldout[:, start, None] for cell in cells]
-        picks = [self._best_k(gain) for gain in gains]
-        columns = np.arange(len(share))
-        totals = [float(gain[:, pick, columns].mean(0) @ share) for gain, pick in zip(gains, picks, strict=True)]
-        index = int(np.argmax(totals))
-        gain = gains[index][:, picks[index], columns]
-        mean, error = _mean_and_error(gain)
-        total, total_error = _mean_and_error(gain @ share)
-        kept = (
-            np.full(len(share), bool(total > self.grid.strictness * total_error))
-            if self.grid.k_scope == "shared"
-            else mean > self.grid.strictness * error
-        )
-        if not kept.any():
-            return replace(base, k=np.full(len(share), float(self.grid.k[start]))), mean, error
-        k = np.where(kept, np.asarray(self.grid.k, dtype=np.float64)[picks[index]], float(self.grid.k[start]))
-        return replace(cells[index], k=k), mean, error
+    def _judge(self, heldout: list[Array]) -> Judgement:
+        return judge(heldout, self._class_share, self.grid.baseline, self.grid.strictness, self._shared)
 
     @property
     def _class_share(self) -> Array:
@@ -216,27 +196,15 @@ class _Study:
 
     def _choose_k(self, table: Array, heldout: Array) -> NDArray[np.int64]:
         """Return the index of the chosen k of every class [C], within one cell."""
-        start = self.grid.baseline
         if len(self.grid.k) == 1:
             return np.zeros(table.shape[1], dtype=np.int64)
         if not self.k_by_folds:
             return np.full(table.shape[1], table.sum(1).argmin()) if self._shared else table.argmin(0)
-        gain = heldout - heldout[:, start, None]
-        pick = self._best_k(gain)
-        chosen = gain[:, pick, np.arange(len(pick))]
-        mean, error = _mean_and_error(chosen @ self._class_share if self._shared else chosen)
-        return np.where(mean > self.grid.strictness * error, pick, start)
+        return self._judge([heldout]).k
 
     @property
     def _shared(self) -> bool:
         return self.grid.k_scope == "shared"
-
-    def _best_k(self, gain: Array) -> NDArray[np.int64]:
-        """Return the index of the k of largest mean gain [C] of gains [F, K, C]."""
-        mean = gain.mean(0)
-        if self._shared:
-            return np.full(mean.shape[1], (mean @ self._class_share).argmax())
-        return mean.argmax(0)
 
     def _instability(self, rho: float, gamma: float, k: Array, final: JointResult) -> float:
         p = self.covariances.shape[1]
@@ -256,12 +224,6 @@ class _Study:
         if self.grid.criterion == "heldout":
             return float(heldout[:, chosen, np.arange(len(chosen))].mean(0) @ self._class_share)
         return -total
-
-
-def _mean_and_error(values: Array) -> tuple[Array, Array]:
-    """Return mean and standard error over the first axis; one fold has no error."""
-    error = values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(values.shape[1:])
-    return values.mean(0), error
 
 
 def _common_ratio(fit: JointResult) -> float:

@@ -2,7 +2,7 @@
 
 from cmgl_cli.reports.attention_figures import attention_figure
 from cmgl_cli.reports.classification_figures import confusion_figure, reliability_figure
-from cmgl_cli.reports.curve_figures import convergence_figure, selection_figure, training_figure
+from cmgl_cli.reports.curve_figures import convergence_figure, path_figure, selection_figure, training_figure
 from cmgl_cli.reports.graph_figures import circle_figure, matrix_figure, node_order, prior_figure
 from cmgl_cli.reports.page import Figure, Section, Table, build_page
 from cmgl_cli.reports.segmentation_figures import (
@@ -28,6 +28,7 @@ __all__ = [
     "matrix_figure",
     "node_order",
     "overlay_figure",
+    "path_figure",
     "png",
     "prior_figure",
     "reliability_figure",

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmgl_cli.reports.style import BLUE, INK, MUTED, ORANGE, SERIES, new_figure, styled
+from cmgl_cli.reports.style import BLUE, INK, MUTED, ORANGE, SEQUENTIAL, SERIES, new_figure, styled
 
 MOST_NAMED = 6
 """Classes up to which each selection curve has a colour and a name of its own."""
@@ -53,29 +53,38 @@ def training_figure(
 
 
 def selection_figure(
-    sharpness: NDArray, ebic: NDArray, class_names: Sequence[str], title: str = "Choice of the prior's sharpness"
+    sharpness: NDArray,
+    loss: NDArray,
+    class_names: Sequence[str],
+    *,
+    chosen: NDArray | None = None,
+    quantity: str = "eBIC",
+    title: str = "Choice of the prior's sharpness",
 ) -> Figure:
-    """Draw eBIC against k, each class relative to its own minimum, and how often each k was chosen.
+    """Draw a criterion against k, each class relative to its own minimum, and how often each k was chosen.
 
     Parameters
     ----------
     sharpness : ndarray, [K]
         Candidates for k, ascending; 0 ignores the prior.
-    ebic : ndarray, [C, K]
-        A single row where all classes share k.
+    loss : ndarray, [C, K]
+        The criterion, less is better; a single row where all classes share k.
     class_names : sequence of str
-    title : str
+    chosen : ndarray, [C], optional
+        The k that was chosen; where the criterion is least by default.
+    quantity, title : str
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    k, curves = np.asarray(sharpness, dtype=float), np.asarray(ebic, dtype=float)
-    chosen = k[curves.argmin(1)]
+    k, curves = np.asarray(sharpness, dtype=float), np.asarray(loss, dtype=float)
+    chosen = k[curves.argmin(1)] if chosen is None else np.asarray(chosen, dtype=float)
     with styled():
         figure = new_figure(9.4, 3.8)
         left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
         _draw_selection(left, k, curves - curves.min(1, keepdims=True), chosen, class_names)
+        left.set_ylabel(f"{quantity} above the class's minimum")
         values, counts = np.unique(chosen, return_counts=True)
         gap = np.diff(k).min() if len(k) > 1 else 1.0
         right.bar(values, counts, width=max(0.8 * gap, (k.max() - k.min()) / 60), color=ORANGE)
@@ -87,6 +96,65 @@ def selection_figure(
         right.grid(axis="y")
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
     return figure
+
+
+def path_figure(table: Mapping[str, NDArray], title: str = "The search over rho, gamma and k") -> Figure:
+    """Draw what the search saw: criterion, edges and the share of common edges against k, one curve a rho.
+
+    Each rho is drawn at the gamma where its curve reaches its best value.
+
+    Parameters
+    ----------
+    table : mapping of str to ndarray
+        ``rho``, ``gamma`` [cells], ``sharpness`` [K], ``heldout`` [cells, F, K, C] (F may be 0), ``ebic_of_k`` and
+        ``edges_of_k`` [cells, K, C], ``common_ratio`` [cells, K], ``chosen_rho``, ``chosen_gamma``.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    k, rho = np.asarray(table["sharpness"], dtype=float), np.asarray(table["rho"])
+    if table["heldout"].shape[1]:
+        loss, name = -table["heldout"].mean(axis=(1, 3)), "held-out loss a sample (less is better)"
+    else:
+        loss, name = table["ebic_of_k"].sum(axis=2), "eBIC (less is better)"
+    panels = (
+        (loss, name),
+        (table["edges_of_k"].mean(axis=2), "edges a class"),
+        (table["common_ratio"], "common edges"),
+    )
+    with styled():
+        figure = new_figure(12.6, 3.9)
+        for axes, (values, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            for level, colour in zip(np.unique(rho), _ramp(len(np.unique(rho))), strict=True):
+                members = np.flatnonzero(rho == level)
+                best = members[np.nan_to_num(loss[members].min(axis=1), nan=0.0).argmin()]
+                picked = level == table["chosen_rho"] and (rho == level).any()
+                if picked:
+                    best = members[np.argmax(table["gamma"][members] == table["chosen_gamma"])]
+                axes.plot(
+                    k,
+                    values[best],
+                    color=ORANGE if picked else colour,
+                    linewidth=2.4 if picked else 1.5,
+                    marker="o",
+                    markersize=3,
+                    label=f"rho {level:g}, gamma {table['gamma'][best]:g}" + (" (chosen)" if picked else ""),
+                )
+            axes.set(xlabel="sharpness k of the prior (0: prior ignored)", ylabel=label)
+            axes.grid(axis="y")
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_title("Theta's edges as a share of all", fontsize=9.5)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8.5)
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
+    return figure
+
+
+def _ramp(number: int) -> list[tuple[float, ...]]:
+    """Return so many tones of the sequential colours, dark enough to be seen on white."""
+    return [SEQUENTIAL(value) for value in np.linspace(0.4, 1.0, number)]
 
 
 def convergence_figure(
@@ -143,8 +211,9 @@ def _draw_selection(axes: Axes, k: NDArray, curves: NDArray, chosen: NDArray, cl
         colour = SERIES[c] if few else BLUE
         label = class_names[c] if few else (f"{len(curves)} classes" if c == 0 else None)
         axes.plot(k, curve, color=colour, linewidth=1.8 if few else 1.0, alpha=1 if few else 0.45, label=label)
-    axes.plot(chosen, np.zeros(len(chosen)), "v", color=ORANGE, markersize=7, clip_on=False, label="chosen k", zorder=4)
-    axes.set(xlabel="sharpness k of the prior (0: prior ignored)", ylabel="eBIC above the class's minimum")
+    heights = [np.interp(value, k, curve) for value, curve in zip(chosen, curves, strict=True)]
+    axes.plot(chosen, heights, "v", color=ORANGE, markersize=7, clip_on=False, label="chosen k", zorder=4)
+    axes.set(xlabel="sharpness k of the prior (0: prior ignored)")
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     axes.legend(fontsize=8.5)

@@ -3,7 +3,7 @@
 Reads the artifacts in a folder; whatever is not there yet is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -221,15 +221,24 @@ def _graph_section(kind: str, artifact: Artifact) -> Section:
         _figure(f"{kind}-graphs", circle_figure(graphs), f"Common and class-specific graphs of {kind} observations"),
         _figure(f"{kind}-matrices", matrix_figure(graphs), "The same graphs as matrices"),
     ]
-    best = int(np.argmax(selection["score"]))
+    chosen = (selection["rho"] == selection["chosen_rho"]) & (selection["gamma"] == selection["chosen_gamma"])
+    best = int(np.argmax(chosen))
     if len(selection["sharpness"]) > 1:
-        curve = selection_figure(selection["sharpness"], selection["ebic_of_k"][best].T, names)
-        figures.append(_figure(f"{kind}-selection", curve, "eBIC against the sharpness of the prior"))
+        quantity, loss = _criterion_of_k(selection, best)
+        curve = selection_figure(selection["sharpness"], loss, names, chosen=artifact["k"], quantity=quantity)
+        figures.append(_figure(f"{kind}-selection", curve, f"{quantity} against the sharpness of the prior"))
     if len(history["iteration"]) > 1:
         scale = max(1.0, abs(float(history["objective"][-1])))
         drawn = convergence_figure(history["objective"], history["gap"] / scale, iterations=history["iteration"])
         figures.append(_figure(f"{kind}-convergence", drawn, "Objective and certified duality gap by iteration"))
     return Section(f"Graphs of {kind} observations", [], [_edge_table(artifact, names)], figures)
+
+
+def _criterion_of_k(selection: Mapping[str, np.ndarray], cell: int) -> tuple[str, np.ndarray]:
+    """Return name and values [C, K] of what chose k: loss on held-out samples, or eBIC."""
+    if "k_criterion" in selection and selection["k_criterion"][0] == "held-out":
+        return "Held-out loss", -selection["heldout"][cell].mean(axis=0).T
+    return "eBIC", selection["ebic_of_k"][cell].T
 
 
 def _partial_correlation(part: np.ndarray, precision: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from cmgl_cli.heads import (
     shrink,
     validation_loss,
 )
-from cmgl_cli.observations import PatchScorer, class_scope, image_observations
+from cmgl_cli.observations import ImageScorer, PatchScorer
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.reports import confusion_figure, png, reliability_figure
 from cmgl_cli.settings import ClassifyConfig
@@ -116,6 +116,12 @@ def _kinds(config: ClassifyConfig, inputs: Mapping[str, Artifact]) -> list[str]:
 
 def _view(kind: str, job: Job, inputs: Mapping[str, Artifact], table: SampleTable, rows: Rows) -> View:
     graphs, config = inputs[ROLES[kind]], job.config
+    if graphs["modality"][0] == "given":
+        raise InputError(
+            "graphs of given covariances cannot classify images",
+            f"{graphs.path} was fitted with --covariance: it has no means and no transform",
+            "run: cmgl fit-graphs on nodes, with another --output for the given covariances",
+        )
     if graphs["modality"][0] != "image":
         raise InputError(
             "graphs of texts cannot classify images",
@@ -182,16 +188,7 @@ def _scorers(
             )
         parts = (rows.validation, rows.predict)
         return [PatchScorer(inputs["nodes"], inputs["features"], transform, part, n_classes).scores for part in parts]
-    z, _ = image_observations(inputs["nodes"], "image")
-
-    def scorer(part: np.ndarray) -> Callable[[Mapping[str, GraphDiscriminant]], Scores]:
-        if transform.scope == "class":
-            values, jacobian = class_scope(transform, z[part], n_classes)
-            return lambda models: {name: m.scores(values, log_jacobian=jacobian) for name, m in models.items()}
-        values = transform.transform(z[part])
-        return lambda models: {name: m.scores(values) for name, m in models.items()}
-
-    return [scorer(rows.validation), scorer(rows.predict)]
+    return [ImageScorer(inputs["nodes"], transform, part, n_classes).scores for part in (rows.validation, rows.predict)]
 
 
 def _candidates(views: list[View], labels: np.ndarray) -> list[Scored]:

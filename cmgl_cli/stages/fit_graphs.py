@@ -1,57 +1,80 @@
-"""``cmgl fit-graphs``: node observations and a prior in, common and class-specific graphs out."""
+"""``cmgl fit-graphs``: node observations, or covariances, and a prior in; common and class-specific graphs out."""
 
-import csv
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, publish_file
 from cmgl_cli.errors import NotConvergedError, UsageError
+from cmgl_cli.evidence import Evidence, Given, Observed
 from cmgl_cli.graphs import (
     Grid,
     JointResult,
-    Moments,
     Selection,
     Stability,
-    correlation,
-    edge_stability,
     edge_table,
+    edges_csv,
+    edges_graphml,
     fit_joint,
+    named_edges,
     penalty_scale,
     prior_midpoint,
-    select_joint,
 )
+from cmgl_cli.matrices import OwnCovariances, OwnPrior, read_covariances, read_prior
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.reports import path_figure, png
+from cmgl_cli.search import criterion, search, selection_arrays
 from cmgl_cli.settings import SHARPNESSES, FitGraphsConfig
-from cmgl_cli.sufficient import Statistics, Study, deviations, fold_correlations
+from cmgl_cli.sufficient import Study
+
+EDGE_FILES = (".csv", ".graphml", ".npz")
+# with every prior at the midpoint of (11), all penalty weights are equal whatever k
+NO_PRIOR = 0.5
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the user gave beside artifacts."""
+
+    prior: OwnPrior | None
+    covariances: OwnCovariances | None
 
 
 def prepare(job: Job) -> Prepared:
-    """Nothing beside artifacts is read."""
-    return Prepared()
+    """Read matrices of the user's own; their content decides the output, not their paths."""
+    config: FitGraphsConfig = job.config
+    if config.edges and config.edges.suffix.lower() not in EDGE_FILES:
+        raise UsageError(
+            "unknown kind of edge list", f"fit-graphs: edges = {str(config.edges)!r}", f"use {', '.join(EDGE_FILES)}"
+        )
+    own = Own(
+        read_prior(config.own_prior) if config.own_prior else None,
+        read_covariances(config.covariance) if config.covariance else None,
+    )
+    found = {"own_prior": own.prior, "covariance": own.covariances}
+    return Prepared({role: given.digest for role, given in found.items() if given}, own)
 
 
-def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+def compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     """Transform, accumulate covariances, choose k, rho and gamma, fit, certify."""
     # matrices of a few hundred nodes: more BLAS threads only wait for each other (measured: 0.4 s became 31 s)
     with threadpool_limits(1, user_api="blas"):
-        _compute(job, inputs, out)
+        _compute(job, own, inputs, out)
 
 
-def _compute(job: Job, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     config: FitGraphsConfig = job.config
-    nodes, prior = inputs["nodes"], inputs["prior"].finite("prior")
-    modality = "text" if inputs["prior"].config["direction"] == "image-to-text" else "image"
-    study = Study(inputs, job.step.variant, modality, config.scope, config.seed, job.console)
-    statistics = study.statistics()
-    moments = statistics.whole
-    _warn_of_small_classes(job, moments, nodes["classes"])
-    covariances = moments.covariances()
-    correlations, scale = correlation(covariances), deviations(covariances)
-    selection = _select(job, statistics, correlations, prior)
+    evidence = _evidence(job, own, inputs)
+    _warn_of_small_classes(job, evidence)
+    prior = _prior(own, inputs, evidence)
+    grid = _grid(config, evidence, prior)
+    selection = search(evidence, prior, grid, out, job.console, job.step.label, (config.stability, config.seed))
     result = selection.result
     if not result.converged and not config.allow_unconverged:
         raise NotConvergedError(
@@ -60,45 +83,66 @@ def _compute(job: Job, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> N
             "raise --max-iter or --tol, or accept it with --allow-unconverged",
         )
     arrays = {
-        "classes": nodes["classes"],
-        "modality": np.array([modality], dtype=object),
+        **evidence.arrays(),
         "precision": result.precision,
         "common": result.common,
         "specific": result.specific,
-        "covariance": correlations,
-        "scale": scale,
-        "means": moments.means,
-        "counts": moments.counts.astype(np.int64),
         "k": selection.best.k,
         "weights": selection.weights,
     }
     for name, values in arrays.items():
         out.write(name, np.asarray(values))
-    stability = _stability(job, study, statistics, selection)
+    stability = _stability(job, evidence, selection)
     if stability is not None:
         out.write("stability/frequency", stability.frequency)
         out.write("stability/common_frequency", stability.common_frequency)
-    if config.edges:
-        frequency = None if stability is None else stability.frequency
-        _write_edges(_edge_path(job), edge_table(result, frequency), nodes["classes"])
-    out.write_group("transform", statistics.transform.to_arrays())
-    out.write_group("selection", _selection_arrays(selection, config, _sharpnesses(config, prior)))
+    table = selection_arrays(selection, grid)
+    out.write_group("selection", table)
     # times differ from run to run, so they stay outside the content
     out.provenance["cpu_seconds"] = round(sum(cell.seconds for cell in selection.cells) + result.seconds, 3)
-    out.write_group("normality", {key: np.array(value) for key, value in statistics.normality.items()})
     out.write_group("history", _history_arrays(result))
+    if config.edges:
+        columns = edge_table(result, None if stability is None else stability.frequency)
+        _write_edges(_edge_path(job), columns, arrays["classes"].tolist(), arrays.get("nodes"), result)
+    if config.figures and (len(grid.cells) > 1 or len(grid.k) > 1):
+        publish_file(_figure_path(job), partial(_write_figure, table))
 
 
-def _select(job: Job, statistics: Statistics, correlations: np.ndarray, prior: np.ndarray) -> Selection:
+def _evidence(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> Evidence:
+    if own.covariances:
+        return Given(own.covariances)
     config: FitGraphsConfig = job.config
+    texts = "prior" in inputs and inputs["prior"].config["direction"] == "image-to-text"
+    modality = "text" if texts else "image"
+    return Observed(
+        Study(inputs, job.step.variant, modality, config.scope, config.seed, job.console, n_folds=config.folds)
+    )
+
+
+def _prior(own: Own, inputs: Mapping[str, Artifact], evidence: Evidence) -> np.ndarray:
+    shape = evidence.correlations.shape
+    if own.prior:
+        nodes = own.covariances.nodes if own.covariances else ()
+        return own.prior.for_classes(evidence.classes.tolist(), shape[1], nodes)
+    return inputs["prior"].finite("prior") if "prior" in inputs else np.full(shape, NO_PRIOR)
+
+
+def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Grid:
     cells = len(config.rho) * len(config.gamma)
-    grid = Grid(
-        k=_sharpnesses(config, prior),
+    ks = _sharpnesses(config, prior)
+    by = criterion(config.select, evidence, "select")
+    by_k = criterion(config.select_k, evidence, "select_k")
+    if cells == 1 and by == "heldout" and (by_k == "ebic" or len(ks) == 1):
+        by = "ebic"  # one cell needs no choice
+    return Grid(
+        k=ks,
         rho=config.rho,
         gamma=config.gamma,
         k_scope="shared" if config.k_shared else "class",
-        criterion="heldout" if config.select == "held-out" and cells > 1 else "ebic",
-        midpoint=prior_midpoint(prior) if config.midpoint == "quantile" else _number(config.midpoint, "midpoint"),
+        criterion=by,
+        k_criterion=by_k if len(ks) > 1 else "ebic",
+        strictness=config.strictness,
+        midpoint=_midpoint(config.midpoint, prior),
         preserve_penalty=config.preserve_penalty,
         tol=config.tol,
         fit_options={
@@ -109,27 +153,26 @@ def _select(job: Job, statistics: Statistics, correlations: np.ndarray, prior: n
             "weight_floor": config.weight_floor,
         },
     )
-    folds = fold_correlations(statistics.moments) if grid.criterion == "heldout" else None
-    with job.console.progress(f"{job.step.label}: grid", len(grid.cells), "cells") as ticker:
-        return select_joint(
-            correlations,
-            prior,
-            statistics.whole.counts,
-            grid,
-            folds=folds,
-            on_cell=lambda cell, index, total: ticker.advance(),
-        )
 
 
-def _stability(job: Job, study: Study, statistics: Statistics, selection: Selection) -> Stability | None:
+def _midpoint(text: str, prior: np.ndarray) -> float | np.ndarray:
+    word, _, share = text.partition(":")
+    if word != "quantile":
+        return _number(text, "midpoint")
+    quantile = _number(share, "midpoint") if share else 0.5
+    if not 0 <= quantile <= 1:
+        raise UsageError("a quantile lies in [0, 1]", f"fit-graphs: midpoint = {text!r}", "write quantile:0.8")
+    return prior_midpoint(prior, quantile) if prior.shape[1] > 1 else NO_PRIOR
+
+
+def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability | None:
     """Refit on subsamples of the images at the chosen point, so that every edge comes with a frequency."""
     config: FitGraphsConfig = job.config
     if not config.stability:
         return None
-    if study.kind == "patch":
+    if job.step.variant == "patch":
         job.console.warn("--stability counts edges over subsamples of images; patch graphs are left without")
         return None
-    z, labels = study.training_scores(statistics.transform)
     best, weights = selection.best, selection.weights
     level = best.gamma * (penalty_scale(weights) if config.preserve_penalty else 1.0)
 
@@ -139,29 +182,43 @@ def _stability(job: Job, study: Study, statistics: Statistics, selection: Select
         )
 
     with job.console.progress("fit-graphs: stability", config.stability, "fits") as ticker:
-        return edge_stability(
-            z, labels, refit, config.stability, seed=config.seed, on_resample=lambda index, total: ticker.advance()
-        )
+        return evidence.edge_frequencies(refit, config.stability, config.seed, ticker.advance)
 
 
 def _edge_path(job: Job) -> Path:
     """Return where the edge list goes: one file a kind of observation."""
     path: Path = job.config.edges
-    return path if job.step.variant == "image" else path.with_name(f"{path.stem}-{job.step.variant}{path.suffix}")
+    return path.with_name(f"{path.stem}-patch{path.suffix}") if job.step.variant == "patch" else path
 
 
-def _write_edges(path: Path, columns: Mapping[str, np.ndarray], classes: np.ndarray) -> None:
-    """Write the edges of all classes as CSV, classes by name."""
-    named = {**columns, "class": classes[columns["class"]]}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(named)
-    writer.writerows(zip(*(values.tolist() for values in named.values()), strict=True))
-    publish_file(path, lambda file: file.write(text.getvalue().encode()))
+def _figure_path(job: Job) -> Path:
+    return job.output.with_name(f"{job.output.stem}-path.png")
+
+
+def _write_edges(
+    path: Path, columns: Mapping[str, np.ndarray], classes: list[str], nodes: np.ndarray | None, result: JointResult
+) -> None:
+    """Write the edges of all classes in the format that the suffix names."""
+    given = [] if nodes is None else nodes.tolist()
+    named = named_edges(columns, classes, given)
+    if path.suffix.lower() == ".csv":
+        content = edges_csv(named).encode()
+    elif path.suffix.lower() == ".graphml":
+        content = edges_graphml(named, given or [f"node{i}" for i in range(len(result.common))])
+    else:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **named)
+        content = buffer.getvalue()
+    publish_file(path, lambda file: file.write(content))
+
+
+def _write_figure(table: Mapping[str, np.ndarray], file: IO[bytes]) -> None:
+    file.write(png(path_figure(table)))
 
 
 def _sharpnesses(config: FitGraphsConfig, prior: np.ndarray) -> tuple[float, ...]:
-    if np.ptp(prior[:, *np.triu_indices(prior.shape[1], 1)]) == 0:
+    entries = prior[:, *np.triu_indices(prior.shape[1], 1)]
+    if entries.size == 0 or np.ptp(entries) == 0:
         return (0.0,)  # a constant prior gives equal weights whatever k
     if config.k == "auto":
         return tuple(sorted({float(k) for k in (*SHARPNESSES, config.k_max) if k <= config.k_max}))
@@ -181,34 +238,18 @@ def _number(text: str, key: str) -> float:
         ) from None
 
 
-def _warn_of_small_classes(job: Job, moments: Moments, classes: np.ndarray) -> None:
-    p = moments.means.shape[1]
-    small = np.flatnonzero(moments.counts < p)
+def _warn_of_small_classes(job: Job, evidence: Evidence) -> None:
+    p, counts = evidence.correlations.shape[1], evidence.counts
+    if counts is None:
+        return
+    small = np.flatnonzero(counts < p)
     if len(small):
-        names = ", ".join(f"{classes[c]} ({moments.counts[c]})" for c in small[:5])
+        names = ", ".join(f"{evidence.classes[c]} ({counts[c]})" for c in small[:5])
+        mend = "fewer --nodes in distill, or --observations patch, give" if evidence.sampled else "more samples give"
         job.console.warn(
             f"{len(small)} classes have fewer observations than the {p} nodes: {names}. "
-            "Their graphs rest on the penalty; fewer --nodes in distill, or --observations patch, give them ground"
+            f"Their graphs rest on the penalty; {mend} them ground"
         )
-
-
-def _selection_arrays(selection: Selection, config: FitGraphsConfig, ks: tuple[float, ...]) -> dict[str, np.ndarray]:
-    cells = selection.cells
-    return {
-        "rho": np.array([cell.rho for cell in cells]),
-        "gamma": np.array([cell.gamma for cell in cells]),
-        "score": np.array([cell.score for cell in cells]),
-        "ebic": np.array([cell.final_ebic for cell in cells]),
-        "k": np.array([cell.k for cell in cells]),
-        "sharpness": np.array(ks),
-        "ebic_of_k": np.array([cell.ebic for cell in cells]),
-        "edges_of_k": np.array([cell.edges for cell in cells]),
-        "gap": np.array([cell.gap.max() for cell in cells]),
-        "chosen_rho": np.array(selection.best.rho),
-        "chosen_gamma": np.array(selection.best.gamma),
-        "criterion": np.array([config.select], dtype=object),
-        "at_edge": np.array(list(selection.at_edge) or [""], dtype=object),
-    }
 
 
 def _history_arrays(result: JointResult) -> dict[str, np.ndarray]:
@@ -231,11 +272,12 @@ def summarize(artifact: Artifact, job: Job) -> None:
     specific_edges = (specific[:, *upper] != 0).sum(axis=1)
     selection, history, k = artifact.group("selection"), artifact.group("history"), artifact["k"]
     normality = {key: float(value) for key, value in artifact.group("normality").items()}
+    counts = artifact["counts"]
     values = {
         "classes x nodes": f"{precision.shape[0]} x {precision.shape[1]}",
-        "observations a class": f"{artifact['counts'].min()} to {artifact['counts'].max()}",
+        "observations a class": f"{counts.min()} to {counts.max()}" if counts.any() else "not given",
         "rho, gamma": f"{selection['chosen_rho']:g}, {selection['chosen_gamma']:g} ({selection['criterion'][0]})",
-        "k": f"mean {k.mean():.1f}, {np.mean(k == 0):.0%} at 0",
+        "k": f"mean {k.mean():.1f}, {np.mean(k == 0):.0%} at 0 ({selection['k_criterion'][0]})",
         "edges a class": f"{edges.mean():.0f} of {len(upper[0])} (common {int((common[upper] != 0).sum())}, "
         f"specific {specific_edges.mean():.0f})",
         "certified gap": f"{float(history['relative_gap']):.1e} after {int(history['iterations'])} iterations",
@@ -245,8 +287,18 @@ def summarize(artifact: Artifact, job: Job) -> None:
             f"{normality['before']:.0%} before, {normality['after']:.0%} after the transform"
         )
     job.console.fields(job.step.label, {**values, "output": str(job.output)})
+    _say_what_the_prior_was_worth(selection, job)
     edges_of_grid = [name for name in selection["at_edge"].tolist() if name]
     if edges_of_grid:
         job.console.warn(
             f"{job.step.label}: {', '.join(edges_of_grid)} chosen at the end of the grid; a wider one may do better"
+        )
+
+
+def _say_what_the_prior_was_worth(selection: Mapping[str, np.ndarray], job: Job) -> None:
+    gain, error = selection["gain"], selection["gain_error"]
+    if np.isfinite(gain).all() and len(selection["sharpness"]) > 1:
+        job.console.info(
+            f"{job.step.label}: on held-out samples the prior is worth {gain.mean():+.4f} nat a sample "
+            f"(standard error {np.sqrt((error**2).mean()):.4f} a class) over the best fit without it"
         )
