@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from cmgl_cli.errors import UsageError
-from cmgl_cli.graphs import JointResult, Stability, correlation, edge_stability, resampled
+from cmgl_cli.graphs import JointResult, Moments, Stability, conditional_sample, correlation, edge_stability, resampled
 from cmgl_cli.heads import GraphDiscriminant
 from cmgl_cli.matrices import OwnCovariances
 from cmgl_cli.observations import ImageScorer, PatchScorer
 from cmgl_cli.sufficient import Study, deviations, fold_correlations
 
+SAMPLE_BYTES = 2**30
 Folds = list[tuple[np.ndarray, np.ndarray]]
 Fit = Callable[[np.ndarray], JointResult]
 
@@ -66,15 +67,51 @@ class Evidence:
 
 
 class Given(Evidence):
-    """Covariances computed elsewhere."""
+    """Covariances computed elsewhere.
 
-    def __init__(self, own: OwnCovariances):
+    Given the covariance and the number of samples, Gaussian samples have a known law (`conditional_sample`): draws
+    from it take the place of the samples nobody handed over.
+    """
+
+    def __init__(self, own: OwnCovariances, n_folds: int, seed: int):
         super().__init__(own.covariance, own.counts, np.array(own.classes, dtype=object), "given")
-        self._nodes = own.nodes
+        self._nodes, self._n_folds, self._seed = own.nodes, n_folds, seed
+        ranks = np.linalg.matrix_rank(self.correlations, tol=1e-9, hermitian=True)
+        self.sampled = own.counts is not None and bool(
+            (own.counts > ranks).all()
+            and own.counts.min() >= 2 * n_folds
+            and own.counts.sum() * len(own.nodes) * 8 <= SAMPLE_BYTES
+        )
+
+    def folds(self) -> Folds:
+        """Return (train, test) matrices a fold of drawn samples."""
+        values, labels = self._samples()
+        moments = [Moments(len(self.classes), values.shape[1]) for _ in range(self._n_folds)]
+        # the rows of a draw are exchangeable, so every n-th is as good as a random fold
+        fold = np.arange(len(values)) % self._n_folds
+        for index, part in enumerate(moments):
+            part.update(values[fold == index], labels[fold == index])
+        return fold_correlations(moments)
+
+    def resamples(self, number: int, seed: int) -> list[np.ndarray]:
+        """Return the correlations [C, p, p] of subsamples of drawn samples."""
+        return list(resampled(*self._samples(), number, seed=seed))
+
+    def edge_frequencies(self, fit: Fit, number: int, seed: int, advance: Callable[[], None]) -> Stability:
+        """Return how often each edge comes back when `fit` sees subsamples of drawn samples."""
+        values, labels = self._samples()
+        return edge_stability(values, labels, fit, number, seed=seed, on_resample=lambda index, total: advance())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the artifact holds of it, node names included."""
         return {**super().arrays(), "nodes": np.array(self._nodes, dtype=object)}
+
+    def _samples(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.sampled or self.counts is None:
+            raise _needs_samples("holding out and subsampling")
+        rng = np.random.default_rng(self._seed)
+        drawn = [conditional_sample(s, int(n), rng) for s, n in zip(self.correlations, self.counts, strict=True)]
+        return np.concatenate(drawn), np.repeat(np.arange(len(drawn)), self.counts)
 
 
 class Observed(Evidence):
@@ -129,7 +166,7 @@ class Observed(Evidence):
 
 def _needs_samples(what: str) -> UsageError:
     return UsageError(
-        f"{what} needs the samples, not only their covariances",
-        "fit-graphs: covariance is given",
-        "use --select ebic with n_samples in the file, or fit nodes",
+        f"{what} needs samples, and none can be drawn from these covariances",
+        "fit-graphs: n_samples is missing, or less than the rank of a covariance or two a fold, or too large to draw",
+        "correct n_samples in the file, use --select ebic, or fit nodes",
     )

@@ -16,23 +16,15 @@ CRITERIA: Mapping[str, str] = {"held-out": "heldout", "ebic": "ebic", "score": "
 SUBSAMPLES = 20
 
 
-def criterion(select: str, evidence: Evidence, key: str) -> str:
-    """Return what `Grid` calls the criterion of a setting; auto is held-out likelihood where there are samples.
+def criterion(select: str, select_k: str, evidence: Evidence) -> tuple[str, str]:
+    """Return what `Grid` calls the criteria of rho and gamma, and of k.
 
-    Raises
-    ------
-    UsageError
-        A criterion that needs samples where there are covariances only.
+    Auto is held-out likelihood where there are samples; for k it follows an explicit eBIC.
     """
-    if select == "auto":
-        return "heldout" if evidence.sampled else "ebic"
-    if not evidence.sampled and select != "ebic":
-        raise UsageError(
-            f"{select} needs the samples, not only their covariances",
-            f"fit-graphs: {key} = {select!r} with covariance",
-            f"use --{key.replace('_', '-')} ebic (with n_samples in the file), or fit nodes",
-        )
-    return CRITERIA[select]
+    by = ("heldout" if evidence.sampled else "ebic") if select == "auto" else CRITERIA[select]
+    if select_k != "auto":
+        return by, CRITERIA[select_k]
+    return by, "heldout" if evidence.sampled and by != "ebic" else "ebic"
 
 
 def search(
@@ -64,13 +56,14 @@ def search(
     done = cells_from_arrays(out.load_checkpoint() or {})
     if done:
         console.info(f"{label}: going on, {len(done)} of {len(grid.cells)} cells of the grid are done")
-    finished = list(done.values())
+    finished = dict(done)
     with console.progress(f"{label}: grid", len(grid.cells), "cells", len(done)) as ticker:
 
         def keep(cell: Cell, index: int, total: int) -> None:
-            finished.append(cell)
-            out.save_checkpoint(cells_to_arrays(finished))
-            ticker.advance()
+            if (cell.rho, cell.gamma) not in finished:
+                ticker.advance()
+            finished[cell.rho, cell.gamma] = cell
+            out.save_checkpoint(cells_to_arrays(list(finished.values())))
 
         return select_joint(
             evidence.correlations,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 DEFAULT_ENCODER = "google/siglip2-base-patch16-224"
 GRID = (0.01, 0.05, 0.1, 0.2)
-SHARPNESSES = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50)
+SHARPNESSES = (0, 1, 2, 5, 10, 20, 50)
 
 
 def option(
@@ -161,7 +161,8 @@ class FitGraphsConfig:
         "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
     )
     k: str = option(
-        "auto", "Sharpness of the prior: auto (twelve values from 0 to k_max), all (every whole number), or a list."
+        "auto",
+        "Sharpness of the prior: auto (0, 1, 2, 5, 10, 20, 50 up to k_max), all (every whole number), or a list.",
     )
     k_max: int = option(50, "Largest sharpness tried.", least=0, most=500)
     k_shared: bool = option(False, "One sharpness for all classes instead of one a class.")
@@ -181,7 +182,8 @@ class FitGraphsConfig:
     )
     select_k: str = option(
         "auto",
-        "How k is chosen; auto is held-out likelihood where there are samples. eBIC accepts priors that say nothing.",
+        "How k is chosen; auto is held-out likelihood where there are samples, unless --select ebic. eBIC accepts "
+        "priors that say nothing.",
         choices=("auto", "held-out", "ebic"),
     )
     strictness: float = option(

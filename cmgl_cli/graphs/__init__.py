@@ -3,7 +3,7 @@
 Arrays in, arrays out. See docs/graphs.md for the problem and the solvers.
 """
 
-from cmgl_cli.graphs.covariance import Moments, class_covariances, correlation
+from cmgl_cli.graphs.covariance import Moments, class_covariances, conditional_sample, correlation
 from cmgl_cli.graphs.criteria import ebic, ebic_per_class, log_likelihood
 from cmgl_cli.graphs.estimator import JointGraphicalLasso
 from cmgl_cli.graphs.export import edge_table, edges_csv, edges_graphml, named_edges, partial_correlation
@@ -42,6 +42,7 @@ __all__ = [
     "Selection",
     "attention_prior",
     "class_covariances",
+    "conditional_sample",
     "correlation",
     "ebic",
     "ebic_per_class",

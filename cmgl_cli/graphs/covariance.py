@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 from cmgl_cli.errors import InputError
 
 Array = NDArray[np.float64]
+RANK_TOLERANCE = 1e-10
 
 
 class Moments:
@@ -125,3 +126,42 @@ def correlation(covariance: ArrayLike) -> Array:
     result = values * scale[..., :, None] * scale[..., None, :]
     np.einsum("...ii->...i", result)[...] = 1.0
     return (result + np.swapaxes(result, -1, -2)) / 2
+
+
+def conditional_sample(covariance: ArrayLike, n: int, rng: np.random.Generator) -> Array:
+    """Draw ``n`` samples from their distribution given that their covariance is ``covariance``.
+
+    Mean and covariance are sufficient for a Gaussian, so the samples given both have a known law, whatever the true
+    parameters: sqrt(n) Q L^(1/2) V^T with V L V^T the covariance and Q uniform among orthonormal columns that sum to
+    zero. What needs samples (folds, subsamples) can so be had from a covariance alone.
+
+    Parameters
+    ----------
+    covariance : array [p, p]
+        Divided by n.
+    n : int
+        More than the rank of ``covariance``.
+    rng : numpy Generator
+
+    Returns
+    -------
+    ndarray [n, p], float64
+        Mean zero, covariance (divided by n) as given.
+
+    Raises
+    ------
+    InputError
+        If n samples cannot have a covariance of that rank.
+    """
+    sigma = np.asarray(covariance, dtype=np.float64)
+    values, vectors = np.linalg.eigh(sigma)
+    used = values > RANK_TOLERANCE * values[-1]
+    if n <= used.sum():
+        raise InputError(
+            "so few samples cannot have such a covariance",
+            f"n = {n}, rank {int(used.sum())}",
+            "pass the number of samples behind the covariance",
+        )
+    noise = rng.standard_normal((n, int(used.sum())))
+    frame, _ = np.linalg.qr(noise - noise.mean(axis=0))
+    return np.sqrt(n) * (frame * np.sqrt(values[used])) @ vectors[:, used].T

@@ -106,7 +106,8 @@ class Cell:
     gap : ndarray [K]
         Certified relative gaps along the path.
     heldout : ndarray [F, K, C]
-        Held-out log-likelihood (per sample, see `log_likelihood`) of every fold, k and class; F = 0 without folds.
+        Held-out log-likelihood (per sample, see `log_likelihood`) of every fold, k and class; F = 0 without folds, NaN
+        where a k was not tried.
     final_edges : float
         Mean edges of the fit with the chosen k.
     final_ebic : float

@@ -57,7 +57,7 @@ def judge(
     Parameters
     ----------
     heldout : sequence of arrays [F, K, C], one a cell
-        Held-out log-likelihood per sample.
+        Held-out log-likelihood per sample; NaN where a k was not tried.
     share : array [C]
         Share of every class in the samples.
     baseline : int
@@ -74,12 +74,12 @@ def judge(
     """
     table = np.stack(list(heldout))
     everything = np.arange(table.shape[1])
-    without, best, pick = _choose(table, everything, share, baseline, shared)
+    without, best, pick = choose(table, everything, share, baseline, shared)
     columns = np.arange(len(share))
     if len(everything) > 1:
         nested = np.empty((len(everything), len(share)))
         for fold in everything:
-            base, cell, k = _choose(table, everything[everything != fold], share, baseline, shared)
+            base, cell, k = choose(table, everything[everything != fold], share, baseline, shared)
             nested[fold] = table[cell, fold, k, columns] - table[base, fold, baseline]
     else:
         nested = table[best][:, pick, columns] - table[without][:, baseline]
@@ -101,9 +101,9 @@ def mean_and_error(values: Array) -> tuple[Array, Array]:
     return values.mean(0), error
 
 
-def _choose(table: Array, folds: Indices, share: Array, baseline: int, shared: bool) -> tuple[int, int, Indices]:
+def choose(table: Array, folds: Indices, share: Array, baseline: int, shared: bool) -> tuple[int, int, Indices]:
     """Return the best cell without the prior, the best with it, and there the best k of every class, by these folds."""
-    means = table[:, folds].mean(1)
+    means = np.nan_to_num(table[:, folds].mean(1), nan=-np.inf)
     without = int((means[:, baseline] @ share).argmax())
     if shared:
         totals = means @ share

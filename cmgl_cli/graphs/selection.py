@@ -16,7 +16,7 @@ from cmgl_cli.errors import UsageError
 from cmgl_cli.graphs.criteria import ebic_per_class, log_likelihood
 from cmgl_cli.graphs.grid import Cell, Grid, Selection
 from cmgl_cli.graphs.joint import fit_joint
-from cmgl_cli.graphs.judgement import Judgement, judge
+from cmgl_cli.graphs.judgement import Judgement, choose, judge
 from cmgl_cli.graphs.prior import penalty_scale, prior_weights
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.stability import Stability, stars
@@ -60,7 +60,7 @@ def select_joint(  # noqa: PLR0913
     done : mapping from (rho, gamma) to Cell
         Cells of an earlier, interrupted run; taken over as they are.
     on_cell : callable (cell, index, total)
-        Called after every new cell, for progress and storage.
+        Called after every new cell, for progress and storage; again when held-out samples complete it.
     progress : callable ()
         Called after every single fit.
     """
@@ -84,6 +84,8 @@ def select_joint(  # noqa: PLR0913
             if on_cell is not None:
                 on_cell(cell, index, len(grid.cells))
         cells.append(cell)
+    if grid.criterion == "heldout" and study.k_by_folds and len(grid.k) > 1:
+        cells = study.climb(cells, on_cell)
     best, gain, error = study.choose_cell(cells)
     result, weights = study.fit(best.rho, best.gamma, best.k, None, tol=min(grid.tol, 1e-9))
     return Selection(result, weights, best, tuple(cells), _edges_of_grid(best, grid), gain, error)
@@ -125,30 +127,81 @@ class _Study:
         """Fit the path of k, choose k within the cell, fit once more if it differs over classes, and score."""
         fits = self._path(rho, gamma)
         table = np.array([self._ebic(fit) for fit in fits])
-        heldout = self._heldout(rho, gamma)
-        chosen, sharpness = self._choose_k(table, heldout), np.asarray(self.grid.k, dtype=np.float64)
-        seconds = sum(fit.seconds for fit in fits)
-        final = fits[chosen[0]]
-        if (chosen != chosen[0]).any():
-            final, _ = self.fit(rho, gamma, sharpness[chosen], fits[int(np.median(chosen))])
-            seconds += final.seconds
-        total, instability = float(self._ebic(final).sum()), float("nan")
-        if self.grid.criterion == "stability":
-            instability = self._instability(rho, gamma, sharpness[chosen], final)
-        return Cell(
+        heldout = np.full((len(self.folds) if self._folded else 0, *table.shape), np.nan)
+        if self._folded and self.k_by_folds:
+            # where cells are ranked by held-out likelihood, `climb` fills in the other k of the cells that matter
+            everywhere = self.grid.criterion != "heldout"
+            self._hold_out(rho, gamma, heldout, range(len(fits)) if everywhere else [self.grid.baseline])
+        cell = Cell(
             rho,
             gamma,
-            sharpness[chosen],
+            np.full(table.shape[1], float(self.grid.k[self.grid.baseline])),
             table,
             np.array([fit.edges for fit in fits]),
             np.array([_common_ratio(fit) for fit in fits]),
             np.array([fit.relative_gap for fit in fits]),
             heldout,
-            float(np.mean(final.edges)),
-            total,
-            instability,
-            self._rank(final, total, heldout, chosen, instability),
-            seconds,
+            final_edges=float("nan"),
+            final_ebic=float("nan"),
+            instability=float("nan"),
+            score=float("nan"),
+            seconds=sum(fit.seconds for fit in fits),
+        )
+        return self._settled(cell, fits)
+
+    def climb(self, cells: list[Cell], on_cell: Callable[[Cell, int, int], None] | None) -> list[Cell]:
+        """Hold out along the whole path of k in the best cells, with and without the prior, and in their neighbours.
+
+        Goes on until the neighbours of the best cells are all known: a hill climb on the grid, instead of every k in
+        every cell.
+        """
+        cells, start = list(cells), self.grid.baseline
+        while True:
+            table = np.stack([cell.heldout for cell in cells])
+            without, best, _ = choose(table, np.arange(table.shape[1]), self._class_share, start, self._shared)
+            wanted = sorted({*self._around(without), *self._around(best)})
+            pending = [index for index in wanted if np.isnan(cells[index].heldout).any()]
+            if not pending:
+                return cells
+            for index in pending:
+                cell = replace(cells[index], heldout=cells[index].heldout.copy())
+                missing = np.flatnonzero(np.isnan(cell.heldout).any((0, 2)))
+                self._hold_out(cell.rho, cell.gamma, cell.heldout, missing.tolist())
+                cells[index] = self._settled(cell, None)
+                if on_cell is not None:
+                    on_cell(cells[index], index, len(cells))
+
+    def _around(self, index: int) -> list[int]:
+        """Return the indices of a cell and of its neighbours along rho and along gamma."""
+        rows, columns = np.argsort(self.grid.rho), np.argsort(self.grid.gamma)
+        row, column = divmod(index, len(columns))
+        i, j = int(np.flatnonzero(rows == row)[0]), int(np.flatnonzero(columns == column)[0])
+        steps = [(i, j), (i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
+        return [
+            int(rows[r] * len(columns) + columns[c]) for r, c in steps if 0 <= r < len(rows) and 0 <= c < len(columns)
+        ]
+
+    def _settled(self, cell: Cell, fits: list[JointResult] | None) -> Cell:
+        """Choose k within the cell, and describe and score the fit it leads to."""
+        chosen, sharpness = self._choose_k(cell.ebic, cell.heldout), np.asarray(self.grid.k, dtype=np.float64)
+        if fits and (chosen == chosen[0]).all():
+            final, seconds = fits[chosen[0]], 0.0
+        else:
+            final, _ = self.fit(cell.rho, cell.gamma, sharpness[chosen], fits[int(np.median(chosen))] if fits else None)
+            seconds = final.seconds
+        if self._folded and not self.k_by_folds:
+            self._hold_out(cell.rho, cell.gamma, cell.heldout, [chosen])
+        total, instability = float(self._ebic(final).sum()), float("nan")
+        if self.grid.criterion == "stability":
+            instability = self._instability(cell.rho, cell.gamma, sharpness[chosen], final)
+        return replace(
+            cell,
+            k=sharpness[chosen],
+            final_edges=float(np.mean(final.edges)),
+            final_ebic=total,
+            instability=instability,
+            score=self._rank(final, total, cell.heldout, chosen, instability),
+            seconds=cell.seconds + seconds,
         )
 
     def choose_cell(self, cells: list[Cell]) -> tuple[Cell, Array, Array]:
@@ -182,17 +235,19 @@ class _Study:
             return np.full(len(self.covariances), np.nan)
         return ebic_per_class(fit.precision, self.covariances, self.counts, self.grid.ebic_gamma)
 
-    def _heldout(self, rho: float, gamma: float) -> Array:
-        """Return the held-out log-likelihoods [F, K, C] along the path of k."""
-        if not self.k_by_folds and self.grid.criterion != "heldout":
-            return np.empty((0, len(self.grid.k), len(self.covariances)))
-        table = np.empty((len(self.folds), len(self.grid.k), len(self.covariances)))
+    @property
+    def _folded(self) -> bool:
+        return self.k_by_folds or self.grid.criterion == "heldout"
+
+    def _hold_out(self, rho: float, gamma: float, table: Array, points: Sequence[Any]) -> None:
+        """Fill the held-out log-likelihoods [F, K, C] at some indices of k, each one number or one a class."""
+        columns = np.arange(len(self.covariances))
         for row, (train, test, *own) in zip(table, self.folds, strict=True):
             other, fit = {"covariances": train, **({"prior": own[0]} if own else {})}, None
-            for index, k in enumerate(self.grid.k):
-                fit, _ = self.fit(rho, gamma, float(k), fit, tol=max(self.grid.tol, FOLD_TOL), **other)
-                row[index] = log_likelihood(fit.precision, test)
-        return table
+            for point in points:
+                k = np.asarray(self.grid.k, dtype=np.float64)[point]
+                fit, _ = self.fit(rho, gamma, k, fit, tol=max(self.grid.tol, FOLD_TOL), **other)
+                row[point, columns] = log_likelihood(fit.precision, test)
 
     def _choose_k(self, table: Array, heldout: Array) -> NDArray[np.int64]:
         """Return the index of the chosen k of every class [C], within one cell."""

@@ -116,6 +116,7 @@ def path_figure(table: Mapping[str, NDArray], title: str = "The search over rho,
     """
     k, rho = np.asarray(table["sharpness"], dtype=float), np.asarray(table["rho"])
     if table["heldout"].shape[1]:
+        # cells far from the best were held out at the least k only: NaN elsewhere, and not drawn
         loss, name = -table["heldout"].mean(axis=(1, 3)), "held-out loss a sample (less is better)"
     else:
         loss, name = table["ebic_of_k"].sum(axis=2), "eBIC (less is better)"
@@ -129,7 +130,7 @@ def path_figure(table: Mapping[str, NDArray], title: str = "The search over rho,
         for axes, (values, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
             for level, colour in zip(np.unique(rho), _ramp(len(np.unique(rho))), strict=True):
                 members = np.flatnonzero(rho == level)
-                best = members[np.nan_to_num(loss[members].min(axis=1), nan=0.0).argmin()]
+                best = members[np.nanmin(loss[members], axis=1).argmin()]
                 picked = level == table["chosen_rho"] and (rho == level).any()
                 if picked:
                     best = members[np.argmax(table["gamma"][members] == table["chosen_gamma"])]

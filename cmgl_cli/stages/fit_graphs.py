@@ -109,9 +109,9 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
 
 
 def _evidence(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> Evidence:
-    if own.covariances:
-        return Given(own.covariances)
     config: FitGraphsConfig = job.config
+    if own.covariances:
+        return Given(own.covariances, config.folds, config.seed)
     texts = "prior" in inputs and inputs["prior"].config["direction"] == "image-to-text"
     modality = "text" if texts else "image"
     return Observed(
@@ -130,8 +130,7 @@ def _prior(own: Own, inputs: Mapping[str, Artifact], evidence: Evidence) -> np.n
 def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Grid:
     cells = len(config.rho) * len(config.gamma)
     ks = _sharpnesses(config, prior)
-    by = criterion(config.select, evidence, "select")
-    by_k = criterion(config.select_k, evidence, "select_k")
+    by, by_k = criterion(config.select, config.select_k, evidence)
     if cells == 1 and by == "heldout" and (by_k == "ebic" or len(ks) == 1):
         by = "ebic"  # one cell needs no choice
     return Grid(
