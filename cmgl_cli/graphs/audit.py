@@ -109,6 +109,27 @@ def audit(sigma, alpha, packed, bound, rho, common):
 
 
 @njit(cache=True)
+def assemble(precision, packed_common, free):
+    """Return common, specific, their sum and the edges [C]; where ``free`` [p], the common diagonal is the mean."""
+    n_classes, p = precision.shape[0], precision.shape[1]
+    common, specific, total = np.empty((p, p)), np.empty_like(precision), np.empty_like(precision)
+    edges = np.zeros(n_classes, np.int64)
+    unpack(packed_common, common)
+    for i in range(p):
+        if free[i]:
+            common[i, i] = 0.0
+            for c in range(n_classes):
+                common[i, i] += precision[c, i, i] / n_classes
+    for c in range(n_classes):
+        for i in range(p):
+            for j in range(p):
+                specific[c, i, j] = precision[c, i, j] - common[i, j]
+                total[c, i, j] = common[i, j] + specific[c, i, j]
+                edges[c] += 1 if j < i and total[c, i, j] != 0.0 else 0
+    return common, specific, total, edges
+
+
+@njit(cache=True)
 def components(sigma, alpha, weight, rho):
     """Return the screening component [p] of every node, numbered by first node; see `screening.screen`."""
     n_classes, p = sigma.shape[0], sigma.shape[1]

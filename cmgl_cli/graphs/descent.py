@@ -13,6 +13,7 @@ diagonal.
 """
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ SLOW_SWEEPS = 25
 OPEN = 0.01
 STALLED = 6
 SPLITTING_STEPS = 400
-CHUNK = 5
+CHUNK = 3
 HANDOVER = 1e-8
 FIRST_CHECK = 1e-2
 FORCING = 0.1
@@ -53,7 +54,7 @@ class Descent:
         self.common = np.zeros(self.sigma.shape[1:])
         if self.warm:
             unpack(median(pack(self.omega), pack(self.weight), pack(self.levels[None])[0]), self.common)
-        self.inverse = np.linalg.inv(self.omega)
+        self.inverse: NDArray[Any] = np.empty(0)  # what the sweeps need; the splitting does without
         self.began = time.process_time()
         self.n_iter = 0
         self.change = 0.1
@@ -69,16 +70,26 @@ class Descent:
     def check(self) -> float:
         """Evaluate objective and dual bound, note them, and return the relative gap."""
         self.value = kernels.objective(self.sigma, self.omega, self.common, self.weight, self.rho, self.alpha)
-        self.bound = kernels.dual_value(self.sigma, self.inverse, self.weight, self.rho, self.alpha)
+        self.bound = -np.inf
         if self.dual is not None:
             bound, rho = pack(self.weight), pack(self.levels[None])[0]
-            self.bound = max(self.bound, lifted_value(self.sigma, self.alpha, pack(self.dual), bound, rho))
+            self.bound = lifted_value(self.sigma, self.alpha, pack(self.dual), bound, rho)
+        else:
+            self.require_inverse()
+        if self.inverse.size:
+            by_inverse = kernels.dual_value(self.sigma, self.inverse, self.weight, self.rho, self.alpha)
+            self.bound = max(self.bound, by_inverse)
         self._note(self.n_iter, self.value, self.bound)
         return self.gap
 
     def _note(self, iteration: int, value: float, bound: float) -> None:
         seconds = time.process_time() - self.began
         self.history.append(Step(iteration, value, bound, value - bound, seconds))
+
+    def require_inverse(self) -> None:
+        """Invert the point unless its inverse is at hand."""
+        if not self.inverse.size:
+            self.inverse = np.linalg.inv(self.omega)
 
     def sweep(self) -> None:
         """Run one sweep; columns are solved a hundred times more accurately than they last moved."""
@@ -93,6 +104,7 @@ class Descent:
     def first_sweeps(self, tol: float, limit: int) -> bool:
         """Sweep while that is quick or the pattern is still open; return whether the gap is closed."""
         self.dual = None  # the sweeps leave it behind
+        self.require_inverse()
         values, kind = [self.value], pattern(self.omega, self.common)
         for count in range(1, limit + 1):
             self.sweep()
@@ -109,6 +121,7 @@ class Descent:
     def split(self, tol: float, max_iter: int) -> None:
         """Run the splitting from here until the gap is closed or its steps are up. A point no better is not taken."""
         if self.dual is None and (self.warm or self.n_iter):
+            self.require_inverse()
             self.dual = self.alpha[:, None, None] * (self.inverse - self.sigma)
         splitting = Splitting(self.sigma, self.weight, self.levels, self.alpha, self.omega, self.dual)
         limit, due = min(max_iter - self.n_iter, SPLITTING_STEPS), FIRST_CHECK

@@ -11,15 +11,17 @@ from torch import Tensor
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.graphs.ablations import independent_problem, solve_paper, solve_two_stage
 from cmgl_cli.graphs.admm import Iterate, solve_admm
-from cmgl_cli.graphs.audit import audit, lifted_value, median
+from cmgl_cli.graphs.audit import assemble, audit, lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem, certify
 from cmgl_cli.graphs.descent import solve_descent, solve_splitting
 from cmgl_cli.graphs.inputs import make_problem
-from cmgl_cli.graphs.packed import pack, unpack
+from cmgl_cli.graphs.packed import pack
 from cmgl_cli.graphs.penalty import split
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.screening import require_bounded, restrict, screen
 
+# One class: below this spread of its eigenvalues sweeps over columns win, above it splitting (docs/graphs.md).
+SPREAD = 1.0
 SOLVERS = ("auto", "descent", "splitting", "admm", "paper", "two-stage", "independent")
 
 
@@ -73,10 +75,10 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     max_iter : int
         Iterations allowed; a fit that needs more returns ``converged=False``.
     solver : {"auto", "descent", "splitting", "admm", "paper", "two-stage", "independent"}
-        ``auto`` is chosen by the data: descent for one class, splitting for several or a penalised diagonal, ADMM for
-        single precision or another device; ``JointResult.solver`` says which ran. ``paper`` is the three-block sweep,
-        ``two-stage`` fits Theta first, ``independent`` fits every class alone (Theta = 0 off the diagonal, rho
-        ignored); see docs/graphs.md.
+        ``auto`` is chosen by the data: descent for one weakly correlated class, splitting for any other and for
+        several, ADMM for single precision or another device; ``JointResult.solver`` says which ran. ``paper`` is the
+        three-block sweep, ``two-stage`` fits Theta first, ``independent`` fits every class alone (Theta = 0 off the
+        diagonal, rho ignored); see docs/graphs.md.
     initial : JointResult or array [C, p, p], optional
         Warm start: a fit to nearby penalties, or positive definite precisions.
     class_weights : array [C], optional
@@ -122,7 +124,15 @@ def _choose(solver: str, problem: Problem) -> str:
         return solver
     if not problem.plain:
         return "admm"
-    return "descent" if len(problem.covariance) == 1 and problem.free_diagonal else "splitting"
+    if len(problem.covariance) > 1 or not problem.free_diagonal:
+        return "splitting"
+    return "descent" if _spread(problem.covariance[0].numpy()) < SPREAD else "splitting"
+
+
+def _spread(covariance: np.ndarray) -> float:
+    """Return the variance of the eigenvalues of the correlation matrix: its mean sum of squared correlations."""
+    variance = np.diagonal(covariance)
+    return float((covariance * covariance / np.outer(variance, variance)).sum()) / len(variance) - 1.0
 
 
 def _start(initial: Any, problem: Problem) -> tuple[Tensor, Tensor | None]:
@@ -184,37 +194,42 @@ def _solve(problem: Problem, start: Tensor, dual: Any, job: _Job) -> Iterate:
     return ALGORITHMS[job.solver](problem, start, job.tol, job.max_iter)
 
 
-def _compiled_certificate(precision: Tensor, dual: Tensor | None, problem: Problem) -> tuple[Tensor, Certificate]:
-    """Return the common part and the certificate by compiled code; the better of two dual points counts."""
-    sigma, alpha = problem.covariance.numpy(), problem.alpha.numpy()
+def _certified(precision: Tensor, dual: Tensor | None, problem: Problem) -> tuple[Any, Certificate]:
+    """Split and certify in torch; return common, specific, precision and edges, and the certificate."""
+    common = split(precision, problem.penalty)[0]
+    diagonal = torch.diagonal(precision, dim1=1, dim2=2)
+    common.diagonal().copy_(torch.where(_free_nodes(problem), diagonal.mean(0), torch.diagonal(common)))
+    specific = precision - common
+    precision = common + specific
+    edges = np.count_nonzero(np.triu(precision.cpu().numpy(), 1), axis=(1, 2))
+    return (common, specific, precision, edges), certify(precision, problem)
+
+
+def _certified_plain(precision: Tensor, dual: Tensor | None, problem: Problem) -> tuple[Any, Certificate]:
+    """Do the same by compiled code; the better of two dual points counts."""
+    sigma, alpha, omega = problem.covariance.numpy(), problem.alpha.numpy(), precision.numpy()
     bound, rho = pack(problem.penalty.specific.numpy()), pack(problem.penalty.common.numpy()[None])[0]
-    packed = pack(precision.numpy())
+    packed = pack(omega)
     middle = median(packed, bound, rho)
     objective, value, residual = audit(sigma, alpha, packed, bound, rho, middle)
     if dual is not None:
         value = max(value, lifted_value(sigma, alpha, pack(dual.numpy()), bound, rho))
-    common = np.empty(sigma.shape[1:])
-    unpack(middle, common)
-    return torch.from_numpy(common), Certificate(objective, value, residual)
+    common, specific, total, edges = assemble(omega, middle, _free_nodes(problem).numpy())
+    parts = (torch.from_numpy(common), torch.from_numpy(specific), torch.from_numpy(total), edges)
+    return parts, Certificate(objective, value, residual)
+
+
+def _free_nodes(problem: Problem) -> Tensor:
+    specific = torch.diagonal(problem.penalty.specific, dim1=1, dim2=2)
+    return (torch.diagonal(problem.penalty.common) == 0) & (specific == 0).all(0)
 
 
 def _result(
     template: Any, problem: Problem, solved: tuple[Tensor, Tensor | None, list[Iterate]], labels: np.ndarray, job: _Job
 ) -> JointResult:
     precision, dual, iterates = solved
-    if problem.plain:
-        common, certificate = _compiled_certificate(precision, dual, problem)
-    else:
-        common, certificate = split(precision, problem.penalty)[0], certify(precision, problem)
-    diagonal = torch.diagonal(precision, dim1=1, dim2=2)
-    free = (torch.diagonal(problem.penalty.common) == 0) & (
-        torch.diagonal(problem.penalty.specific, dim1=1, dim2=2) == 0
-    ).all(0)
-    common.diagonal().copy_(torch.where(free, diagonal.mean(0), torch.diagonal(common)))
-    specific = precision - common
-    precision = common + specific
-    if not problem.plain:
-        certificate = certify(precision, problem)
+    certified = _certified_plain if problem.plain else _certified
+    (common, specific, precision, edges), certificate = certified(precision, dual, problem)
 
     def kind(tensor: Tensor) -> Any:
         return tensor if isinstance(template, Tensor) else tensor.cpu().numpy()
@@ -231,7 +246,7 @@ def _result(
         n_iter=max((iterate.n_iter for iterate in iterates), default=0),
         converged=certificate.relative_gap <= job.tol,
         solver=job.solver,
-        edges=tuple(np.count_nonzero(np.triu(precision.cpu().numpy(), 1), axis=(1, 2)).tolist()),
+        edges=tuple(edges.tolist()),
         components=labels,
         seconds=0.0,
         history=tuple(iterates[0].history) if iterates else (),

@@ -128,7 +128,7 @@ def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):  #
             omega[c, j, j] = 1.0 / s + inner_product
             for i in range(p):
                 down, up = ratio[c, i], s * product[c, i]
-                if i != j:
+                if i != j and (down != 0.0 or up != 0.0):  # the first sweep from a diagonal start meets many zeros
                     for k in range(p):
                         inverse[c, i, k] += up * product[c, k] - down * inverse[c, j, k]
             for k in range(p):

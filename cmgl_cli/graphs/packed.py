@@ -48,56 +48,57 @@ def _soft_one_class(point, bound, rho, inv_mu, out, common):
 
 
 @njit(cache=True, fastmath=FAST)
-def _bracket(point, bound, rho, inv_mu, first, last, lanes, common):
+def _bracket(point, bound, level, inv_mu, lanes, common):
     """Set target, bracket and start of the root of every lane; return whether any is away from zero."""
     target, low, high, mass, excess = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
-    width = last - first
+    width = len(common)
     for j in range(width):
-        excess[j], mass[j], low[j], high[j] = 0.0, rho[first + j] * inv_mu, 0.0, 0.0
+        excess[j], mass[j], low[j], high[j] = 0.0, level[j] * inv_mu, 0.0, 0.0
     for c in range(point.shape[0]):
+        row, limit = point[c], bound[c]
         for j in range(width):
-            v, b = point[c, first + j], bound[c, first + j] * inv_mu
+            v, b = row[j], limit[j] * inv_mu
             clipped = min(max(v, -b), b)
             excess[j] += clipped
             mass[j] += abs(clipped)
             low[j], high[j] = min(low[j], v), max(high[j], v)
     any_open = False
     for j in range(width):
-        k = first + j
-        level = rho[k] * inv_mu
-        target[j] = level if excess[j] > 0.0 else -level
-        if abs(excess[j]) <= level:
-            low[j], high[j], common[k] = 0.0, 0.0, 0.0
+        rho = level[j] * inv_mu
+        target[j] = rho if excess[j] > 0.0 else -rho
+        if abs(excess[j]) <= rho:
+            low[j], high[j], common[j] = 0.0, 0.0, 0.0
         else:
             any_open = True
             low[j] = 0.0 if excess[j] > 0.0 else low[j]
             high[j] = high[j] if excess[j] > 0.0 else 0.0
-            common[k] = common[k] if low[j] < common[k] < high[j] else 0.0
+            common[j] = common[j] if low[j] < common[j] < high[j] else 0.0
     return any_open
 
 
 @njit(cache=True, fastmath=FAST)
-def _root_step(point, bound, inv_mu, first, last, lanes, common):
+def _root_step(point, bound, inv_mu, lanes, common):
     """Take one safeguarded Newton step in every lane; return whether any lane moved."""
     target, low, high, mass, excess, slope = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4], lanes[5]
-    width = last - first
+    width = len(common)
     for j in range(width):
         excess[j], slope[j] = -target[j], 0.0
     for c in range(point.shape[0]):
+        row, limit = point[c], bound[c]
         for j in range(width):
-            v, b = point[c, first + j] - common[first + j], bound[c, first + j] * inv_mu
+            v, b = row[j] - common[j], limit[j] * inv_mu
             clipped = min(max(v, -b), b)
             excess[j] += clipped
             slope[j] += 1.0 if clipped == v else 0.0
     moved = False
     for j in range(width):
-        t = common[first + j]
+        t = common[j]
         below = t if excess[j] > 0.0 else low[j]
         above = high[j] if excess[j] > 0.0 else t
         following = t + excess[j] / slope[j] if slope[j] > 0.0 else 0.5 * (below + above)
         following = following if below < following < above else 0.5 * (below + above)
         if low[j] < high[j] and abs(excess[j]) > 1e-15 * mass[j] and following != t:
-            low[j], high[j], common[first + j], moved = below, above, following, True
+            low[j], high[j], common[j], moved = below, above, following, True
     return moved
 
 
@@ -113,13 +114,15 @@ def prox_packed(point, bound, rho, inv_mu, out, common):
         _soft_one_class(point, bound, rho, inv_mu, out, common)
         return
     lanes = np.empty((6, LANES))
-    for first in range(0, size, LANES):
+    for first in range(0, size, LANES):  # slices of known length let the inner loops vectorise
         last = min(first + LANES, size)
-        if _bracket(point, bound, rho, inv_mu, first, last, lanes, common):
+        values, limits, middle = point[:, first:last], bound[:, first:last], common[first:last]
+        if _bracket(values, limits, rho[first:last], inv_mu, lanes, middle):
             for _ in range(100):
-                if not _root_step(point, bound, inv_mu, first, last, lanes, common):
+                if not _root_step(values, limits, inv_mu, lanes, middle):
                     break
         for c in range(n_classes):
-            for k in range(first, last):
-                v, b = point[c, k] - common[k], bound[c, k] * inv_mu
-                out[c, k] = common[k] + max(v - b, 0.0) + min(v + b, 0.0)
+            row, limit, result = values[c], limits[c], out[c, first:last]
+            for k in range(len(middle)):
+                v, b = row[k] - middle[k], limit[k] * inv_mu
+                result[k] = middle[k] + max(v - b, 0.0) + min(v + b, 0.0)

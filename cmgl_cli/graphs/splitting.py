@@ -28,10 +28,12 @@ from cmgl_cli.graphs.packed import pack, prox_packed, unpack
 
 Array = NDArray[np.float64]
 RELAXATION = 1.7
-MEMORY = 5
+MEMORY = 8
+BLOCK = 1024
 TRUST = 2.0
 STALENESS = 10.0
 BALANCED = 30
+WARM = 2.0
 
 
 class Reference(NamedTuple):
@@ -45,11 +47,12 @@ class Reference(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Anderson's memory: differences of points and residuals, their Gram matrix, last point and residual."""
+    """Anderson's memory: differences of residuals, and of points plus residuals; products; last point and residual."""
 
-    points: Array
+    moves: Array
     residuals: Array
     gram: Array
+    right: Array
     last_point: Array
     last_residual: Array
     state: Array
@@ -74,13 +77,17 @@ ITERATIONS, EXACT, LAZY = 0, 1, 2
 
 
 @njit(cache=True, fastmath=FAST)
-def _exact(sigma, alpha, mu, target, work, product, reference, c):
-    """Take the exact proximal step into ``work`` and make it the expansion point."""
-    p = target.shape[0]
+def _exact(sigma, alpha, mu, iterate, scratch, reference, c):
+    """Take the exact proximal step at 2 x - s into the first scratch matrix and make it the expansion point."""
+    (x, point), (work, product) = iterate, scratch
+    p, k = work.shape[0], 0
     for i in range(p):
-        for j in range(p):
-            work[i, j] = target[i, j] - (alpha / mu) * sigma[i, j]
-            reference.slope[c, i, j] = mu * target[i, j]
+        for j in range(i + 1):
+            target = 2.0 * x[k] - point[k]
+            reference.slope[c, i, j], reference.slope[c, j, i] = mu * target, mu * target
+            work[i, j] = target - (alpha / mu) * sigma[i, j]
+            work[j, i] = work[i, j]
+            k += 1
     values, vectors = np.linalg.eigh(work)
     constant = 4.0 * alpha / mu
     for k in range(p):
@@ -94,20 +101,21 @@ def _exact(sigma, alpha, mu, target, work, product, reference, c):
             reference.vectors[c, i, j] = vectors[i, j]
             product[i, j] = vectors[i, j] * values[j]
     np.dot(product, product.T, work)
-    for i in range(p):
-        for j in range(p):
-            reference.point[c, i, j] = work[i, j]
+    reference.point[c] = work
     reference.fresh[c] = 1
 
 
 @njit(cache=True, fastmath=FAST)
-def _lazy(alpha, mu, target, work, product, reference, c, last_residual):
-    """Take the step of the expansion into ``work``; return False where the expansion cannot be trusted."""
-    p = target.shape[0]
+def _lazy(alpha, mu, iterate, scratch, reference, c, last_residual):
+    """Take the step of the expansion, less its point, into the first scratch; return False if it cannot be trusted."""
+    (x, point), (work, product) = iterate, scratch
+    p, k = work.shape[0], 0
     vectors = reference.vectors[c]
     for i in range(p):
-        for j in range(p):
-            work[i, j] = mu * target[i, j] - reference.slope[c, i, j]
+        for j in range(i + 1):
+            work[i, j] = mu * (2.0 * x[k] - point[k]) - reference.slope[c, i, j]
+            work[j, i] = work[i, j]
+            k += 1
     np.dot(vectors.T, work, product)
     np.dot(product, vectors, work)
     local, bend = 0.0, 0.0
@@ -123,9 +131,6 @@ def _lazy(alpha, mu, target, work, product, reference, c, last_residual):
         return False
     np.dot(vectors, work, product)
     np.dot(product, vectors.T, work)
-    for i in range(p):
-        for j in range(p):
-            work[i, j] += reference.point[c, i, j]
     return True
 
 
@@ -133,27 +138,74 @@ def _lazy(alpha, mu, target, work, product, reference, c, last_residual):
 def _likelihood_step(sigma, alpha, state, reference):
     """Residual <- z - x, class by class, and ``sizes`` its norms; an expansion is judged against the last one's."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
-    target, work, product = np.empty((p, p)), np.empty((p, p)), np.empty((p, p))
+    work, product = np.empty((p, p)), np.empty((p, p))
     mu = state.scalars[MU]
     for c in range(n_classes):
-        k = 0
-        for i in range(p):
-            for j in range(i + 1):
-                target[i, j] = 2.0 * state.x[c, k] - state.point[c, k]
-                target[j, i] = target[i, j]
-                k += 1
-        lazily = reference.fresh[c] == 1 and _lazy(alpha[c], mu, target, work, product, reference, c, state.sizes[c])
+        x, point = state.x[c], state.point[c]
+        lazily = reference.fresh[c] == 1 and _lazy(
+            alpha[c], mu, (x, point), (work, product), reference, c, state.sizes[c]
+        )
         if not lazily:
-            _exact(sigma[c], alpha[c], mu, target, work, product, reference, c)
+            _exact(sigma[c], alpha[c], mu, (x, point), (work, product), reference, c)
         state.counts[LAZY if lazily else EXACT] += 1
-        total, k = 0.0, 0
+        total, k, base = 0.0, 0, 1.0 if lazily else 0.0
         for i in range(p):
             for j in range(i + 1):
-                difference = 0.5 * (work[i, j] + work[j, i]) - state.x[c, k]
+                difference = work[i, j] + base * reference.point[c, i, j] - x[k]
                 state.residual[c, k] = difference
-                total += difference * difference * (1.0 if i == j else 2.0)
+                total += difference * difference
                 k += 1
-        state.sizes[c] = np.sqrt(total)
+        sizes = 2.0 * total
+        for i in range(p):
+            sizes -= state.residual[c, i * (i + 3) // 2] ** 2
+        state.sizes[c] = np.sqrt(sizes)
+
+
+@njit(cache=True, fastmath=FAST)
+def _difference(now, last, moved, arrived, change, move):
+    """Change <- now - last, move <- moved - arrived + change, last <- now, arrived <- moved; return |change|^2."""
+    total = 0.0
+    for k in range(len(now)):
+        step = now[k] - last[k]
+        change[k], move[k] = step, moved[k] - arrived[k] + step
+        last[k], arrived[k] = now[k], moved[k]
+        total += step * step
+    return total
+
+
+@njit(cache=True, fastmath=FAST)
+def _remember(point, residual, memory, count):
+    """Store the newest difference in its slot, update all products of the memory; return how many are remembered.
+
+    One pass over blocks that stay in cache; a slice of known length lets the inner loops vectorise.
+    """
+    number, slot = min(count, MEMORY), (count - 1) % MEMORY
+    right, own = np.zeros(MEMORY), 0.0
+    if count == 0:
+        memory.last_point[:], memory.last_residual[:] = point, residual
+    for first in range(0, len(point) if count > 0 else 0, BLOCK):
+        last = min(first + BLOCK, len(point))
+        now = residual[first:last]
+        own += _difference(
+            now,
+            memory.last_residual[first:last],
+            point[first:last],
+            memory.last_point[first:last],
+            memory.residuals[slot, first:last],
+            memory.moves[slot, first:last],
+        )
+        for other in range(number):
+            past, total = memory.residuals[other, first:last], 0.0
+            for k in range(len(now)):
+                total += past[k] * now[k]
+            right[other] += total
+    for other in range(number):  # <r_other, r_now - r_last> without another pass
+        memory.gram[other, slot] = right[other] - memory.right[other]
+        memory.gram[slot, other] = memory.gram[other, slot]
+    if number > 0:
+        memory.gram[slot, slot] = own
+    memory.right[:] = right
+    return number
 
 
 @njit(cache=True, fastmath=FAST)
@@ -167,31 +219,25 @@ def _accelerate(point, residual, memory):
     size = np.sqrt(size)
     if size > 2.0 * last_size:  # the safeguard: a residual that has doubled drops the memory
         count = 0
-    if count > 0:
-        slot = (count - 1) % MEMORY
-        for k in range(len(point)):
-            memory.points[slot, k] = point[k] - memory.last_point[k]
-            memory.residuals[slot, k] = residual[k] - memory.last_residual[k]
-        for other in range(min(count, MEMORY)):
-            memory.gram[other, slot] = np.dot(memory.residuals[other], memory.residuals[slot])
-            memory.gram[slot, other] = memory.gram[other, slot]
-    memory.last_point[:] = point
-    memory.last_residual[:] = residual
-    number = min(count, MEMORY)
+    number = _remember(point, residual, memory, count)
     memory.state[0], memory.state[1] = count + 1, size
-    point += residual
-    level = 0.0
+    level, mix = 0.0, np.zeros(number)
     for slot in range(number):
         level += memory.gram[slot, slot]
     if level > 0.0:
-        system, right = memory.gram[:number, :number].copy(), np.empty(number)
+        system = memory.gram[:number, :number].copy()
         for slot in range(number):
             system[slot, slot] += 1e-10 * level
-            right[slot] = np.dot(memory.residuals[slot], residual)
-        mix = np.linalg.solve(system, right)
+        mix = np.linalg.solve(system, memory.right[:number].copy())
+    for first in range(0, len(point), BLOCK):
+        last = min(first + BLOCK, len(point))
+        moving, step = point[first:last], residual[first:last]
+        for k in range(len(moving)):
+            moving[k] += step[k]
         for slot in range(number):
-            for k in range(len(point)):
-                point[k] -= mix[slot] * (memory.points[slot, k] + memory.residuals[slot, k])
+            share, move = mix[slot], memory.moves[slot, first:last]
+            for k in range(len(moving)):
+                moving[k] -= share * move[k]
 
 
 @njit(cache=True, fastmath=FAST)
@@ -297,7 +343,7 @@ class Splitting:
             free = pack(dual)
             prox_packed(free, bound, self.rho, 1.0, point, common)
             feasible = free - point
-            mu = float(np.sqrt((np.vdot(feasible, feasible) + 1e-8) / np.vdot(x, x)))
+            mu = WARM * float(np.sqrt((np.vdot(feasible, feasible) + 1e-8) / np.vdot(x, x)))
             point = x + feasible / mu
         self.state = State(
             point, x, common, x.copy(), np.empty(shape), bound, np.full(n_classes, np.inf),
@@ -312,6 +358,7 @@ class Splitting:
             np.empty((MEMORY, size)),
             np.empty((MEMORY, size)),
             np.zeros((MEMORY, MEMORY)),
+            np.zeros(MEMORY),
             np.empty(size),
             np.empty(size),
             np.array([0.0, np.inf]),

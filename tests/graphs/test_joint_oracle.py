@@ -32,7 +32,7 @@ def test_matches_cvxpy(case, solver="auto"):
     if diagonal:
         weights[:, np.arange(p), np.arange(p)] = 0.5
     value, omega = reference(sigma, weights, rho, gamma, diagonal)
-    fit = fit_joint(sigma, weights, rho, gamma, penalize_diagonal=diagonal, tol=1e-11, max_iter=5000, solver=solver)
+    fit = fit_joint(sigma, weights, rho, gamma, penalize_diagonal=diagonal, tol=1e-12, max_iter=5000, solver=solver)
     assert fit.converged
     assert abs(fit.objective - value) <= 1e-8 * max(1, abs(value))
     np.testing.assert_allclose(fit.precision, omega, atol=1e-5)
