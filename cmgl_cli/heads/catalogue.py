@@ -15,8 +15,8 @@ from cmgl_cli.heads.decoders import (
     LinearDecoder,
     PaperDecoder,
 )
-from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence
-from cmgl_cli.heads.generative import GenerativeHead, MixtureHead
+from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, marginal_precision
+from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 from cmgl_cli.heads.refinement import RefinedDecoder
 
 
@@ -49,19 +49,28 @@ class DecoderParts:
 
     def likelihood(self) -> GenerativeHead | MixtureHead:
         """Return the generative scores under the chosen graphs."""
-        graphs = self.graphs
-        evidence = (graphs.select(self.graph), graphs.means, graphs.priors, graphs.windows)
+        graphs, first = self.graphs, self.graphs.appearance
+        precision = marginal_precision(graphs.select(self.graph), first)
+        evidence = (precision, graphs.means[:, first:], graphs.priors, graphs.windows)
         return MixtureHead(*evidence) if self.graph == "mixture" else GenerativeHead(*evidence)
+
+    def looks(self) -> AppearanceHead | None:
+        """Return the scores of what cells look like, if the graphs have appearance nodes."""
+        graphs = self.graphs
+        if not graphs.appearance:
+            return None
+        return AppearanceHead(graphs.select(self.graph), graphs.means, graphs.windows, graphs.appearance)
 
     def messages(self, options: DecoderOptions | None = None) -> PaperDecoder:
         """Return equations (19) to (22) on the chosen graphs.
 
-        The nodes Z have no surroundings: of graphs with windows, the edges between a patch's own nodes are used, which
-        is the precision given the surroundings.
+        The nodes Z have no surroundings and no pixels: of graphs that have, the edges between a patch's own nodes are
+        used, which is the precision given all else.
         """
-        p = self.graphs.n_nodes
-        own = self.graphs.select(self.graph)[:, :p, :p]
-        likelihood = self.likelihood()
+        own = self.graphs.select(self.graph)
+        first, p = self.graphs.appearance, self.graphs.n_nodes
+        own = own[:, first : first + p, first : first + p]
+        likelihood = self.likelihood() if self.graph == "mixture" else None
         mixing = likelihood if isinstance(likelihood, MixtureHead) else None
         return PaperDecoder(GraphDecoder(self.d_k, self.n_classes, options), own, mixing)
 
@@ -73,6 +82,18 @@ class DecoderParts:
         if self.graph == "none":
             return HybridDecoder(self.linear())
         return HybridDecoder(self.linear(), self.likelihood(), self.messages() if context else None)
+
+    def generative(self) -> GenerativeDecoder:
+        """Return the generative scores alone, of cells where the graphs have appearance nodes."""
+        return GenerativeDecoder(self.likelihood(), self.n_classes, self.looks())
+
+    def refined(self) -> RefinedDecoder:
+        """Return linear layer, generative scores and network on cells; without a graph ("none") no scores."""
+        if self.graph == "none":
+            return RefinedDecoder(self.linear(), self.width, self.n_classes)
+        return RefinedDecoder(
+            self.linear(), self.width, self.n_classes, generative=self.likelihood(), looks=self.looks()
+        )
 
 
 def build_decoder(
@@ -91,9 +112,9 @@ def build_decoder(
     Parameters
     ----------
     name : {"generative", "hybrid", "paper", "unet", "linear"}
-        "generative": class log-likelihoods of the patches, calibrated. "hybrid": a linear layer on the patches plus
-        these. "paper": equations (19) to (22) as printed. "unet": hybrid, refined with the image. "linear": the linear
-        layer alone, which no choice of graph changes.
+        "generative": class log-likelihoods, calibrated. "hybrid": a linear layer on the patches plus these. "paper":
+        equations (19) to (22) as printed. "unet": the linear layer and the scores, refined with the image
+        (`refinement`). "linear": the linear layer alone, which no choice of graph changes.
     graphs : GraphEvidence
     n_classes, width, d_k : int
         C, d and the width of the nodes.
@@ -121,10 +142,10 @@ def build_decoder(
 
 
 DECODERS: dict[str, Callable[[DecoderParts], nn.Module]] = {
-    "generative": lambda parts: GenerativeDecoder(parts.likelihood(), parts.n_classes),
+    "generative": lambda parts: parts.generative(),
     "hybrid": lambda parts: parts.hybrid(),
     "paper": lambda parts: parts.messages(),
-    "unet": lambda parts: RefinedDecoder(parts.hybrid(), parts.width, parts.n_classes),
+    "unet": lambda parts: parts.refined(),
     "linear": lambda parts: parts.linear(),
 }
 """Decoders by name; all are trained by `segmentation_training`."""

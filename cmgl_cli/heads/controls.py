@@ -83,7 +83,7 @@ def without_edges(precision: Array) -> Array:
     return np.einsum("ci,ij->cij", 1 / variances(precision), np.eye(precision.shape[1]))
 
 
-def random_graph(precision: Array, rng: np.random.Generator, *, each_class: bool = False, groups: int = 1) -> Array:
+def random_graph(precision: Array, rng: np.random.Generator, *, each_class: bool = False) -> Array:
     """Return the same graphs on shuffled nodes: as many edges, the same partial correlations, other neighbours.
 
     One permutation serves all classes, which keeps what they share and makes this the strictest random control: only
@@ -96,27 +96,39 @@ def random_graph(precision: Array, rng: np.random.Generator, *, each_class: bool
     rng : numpy.random.Generator
     each_class : bool
         Draw a permutation for each class, which destroys the common structure too.
-    groups : int
-        Shuffle the nodes in each of so many equal groups the same way. Where groups are the same nodes seen at several
-        scales, a node then stays tied to itself across scales, which would be too easy a prey to a free shuffle.
 
     Raises
     ------
     InputError
-        If there are fewer than three nodes in a group: no other neighbours exist.
+        If there are fewer than three nodes: no other neighbours exist.
     """
-    n_classes, total = precision.shape[:2]
-    n_nodes = total // groups
-    if n_nodes < 3:
-        raise InputError("a random graph needs at least three nodes", f"p = {n_nodes}", "leave this control out")
-    shuffled = np.empty_like(precision)
-    offsets = np.arange(groups)[:, None] * n_nodes
-    order = (offsets + _derangement(n_nodes, rng)).ravel()
-    for c, matrix in enumerate(precision):
-        if each_class and c:
-            order = (offsets + _derangement(n_nodes, rng)).ravel()
-        shuffled[c] = matrix[np.ix_(order, order)]
-    return with_variances(shuffled, variances(precision))
+    n_classes, n_nodes = precision.shape[:2]
+    if not each_class:
+        return shuffled_graph(precision, derangement(n_nodes, rng))
+    orders = [derangement(n_nodes, rng) for _ in range(n_classes)]
+    each = [shuffled_graph(matrix[None], order)[0] for matrix, order in zip(precision, orders, strict=True)]
+    return np.stack(each)
+
+
+def shuffled_graph(precision: Array, order: np.ndarray) -> Array:
+    """Return graphs [C, p, p] whose node i has the edges of node order[i], and its own marginal variance."""
+    return with_variances(precision[:, order][:, :, order], variances(precision))
+
+
+def derangement(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a permutation that leaves no index in place (drawn again until it does; about e draws).
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three nodes.
+    """
+    if size < 3:
+        raise InputError("a random graph needs at least three nodes", f"p = {size}", "leave this control out")
+    while True:
+        order = rng.permutation(size)
+        if (order != np.arange(size)).all():
+            return order
 
 
 def definite(matrix: Array) -> Array:
@@ -142,11 +154,3 @@ def definite(matrix: Array) -> Array:
     if lowest >= MARGIN - 1:
         return matrix.copy()
     return (np.eye(len(matrix)) + edges * (1 - MARGIN) / -lowest) * scale
-
-
-def _derangement(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a permutation that leaves no index in place (drawn again until it does; about e draws)."""
-    while True:
-        order = rng.permutation(size)
-        if (order != np.arange(size)).all():
-            return order

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.heads.appearance import cell_grid
 from cmgl_cli.heads.checks import Array
 from cmgl_cli.heads.evidence import PatchInputs
-from cmgl_cli.heads.generative import GenerativeHead, MixtureHead
+from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 from cmgl_cli.heads.message_passing import SignedGraphs, SignedMessagePassing, signed_graphs
 
 
@@ -116,21 +117,23 @@ class LinearDecoder(nn.Module):
 
 
 class GenerativeDecoder(nn.Module):
-    """The class log-likelihoods of the patches (18), with one strength and one offset a class to be learned.
+    """The class log-likelihoods (18) of patches, or of cells, with one strength and one offset a class to be learned.
 
-    Untrained it is `patch_decoder.patch_scores`; training calibrates it, no more.
+    Untrained it is `patch_decoder.patch_scores`; training calibrates it, no more. With appearance nodes in the graphs
+    it decodes cells, four times the patch grid: scores of patches, interpolated, plus those of what each cell looks
+    like given its patch.
 
     Parameters
     ----------
     head : GenerativeHead or MixtureHead
     n_classes : int
+    looks : AppearanceHead, optional
     """
 
-    needs_image = False
-
-    def __init__(self, head: GenerativeHead | MixtureHead, n_classes: int):
+    def __init__(self, head: GenerativeHead | MixtureHead, n_classes: int, looks: AppearanceHead | None = None):
         super().__init__()
-        self.head = head
+        self.head, self.looks = head, looks
+        self.needs_image = looks is not None
         self.strength = nn.Parameter(torch.tensor(1.0))
         self.offset = nn.Parameter(torch.zeros(n_classes))
 
@@ -139,8 +142,11 @@ class GenerativeDecoder(nn.Module):
         return self.strength * self.head(inputs.observations, inputs.grid) + self.offset
 
     def forward(self, inputs: PatchInputs) -> Tensor:
-        """Return logits [B, C, h, w] on the patch grid."""
-        return on_grid(self.scores(inputs), inputs.grid)
+        """Return logits [B, C, h, w] on the patch grid, or [B, C, 4 h, 4 w] with appearance."""
+        logits = on_grid(self.scores(inputs), inputs.grid)
+        if self.looks is None:
+            return logits
+        return upsample(logits, cell_grid(inputs.grid)) + self.strength * self.looks(inputs)
 
 
 class PaperDecoder(nn.Module):

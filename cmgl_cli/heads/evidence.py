@@ -12,11 +12,14 @@ from torch import Tensor
 
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.heads.checks import Array, finite, positive_definite
-from cmgl_cli.heads.controls import definite, random_graph, without_edges
-from cmgl_cli.heads.patch_decoder import with_common
+from cmgl_cli.heads.controls import definite, derangement, shuffled_graph, without_edges
+from cmgl_cli.heads.patch_decoder import PatchMoments, with_common
+from cmgl_cli.heads.shrinkage import shrink
 
 GRAPHS = ("per-class", "mixture", "common", "random", "diagonal", "none")
 """Which graphs a decoder uses; the last three are controls."""
+RIDGE = 0.01
+"""Share of the pooled variance added to the diagonal in `evidence_from_moments`."""
 
 
 class PatchInputs(NamedTuple):
@@ -64,7 +67,9 @@ class GraphEvidence:
         Classes with too few samples for a graph of their own; they take the common one.
     windows : tuple of int
         Surroundings of a patch that are part of its observation (`context.with_context`); the graphs then have
-        (1 + len(windows)) p nodes, those of the patch first.
+        (1 + len(windows)) p such nodes, those of the patch first.
+    appearance : int
+        Number of nodes that see pixels (`appearance.cell_observations`), 0 or 16; they come before all others.
     seed : int
         Of the random graph.
 
@@ -80,6 +85,7 @@ class GraphEvidence:
     priors: Array
     scarce: tuple[int, ...] = ()
     windows: tuple[int, ...] = ()
+    appearance: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,10 +94,10 @@ class GraphEvidence:
         finite("common", self.common, (n_nodes, n_nodes))
         finite("means", self.means, (n_classes, n_nodes))
         finite("priors", self.priors, (n_classes,))
-        if n_nodes % (1 + len(self.windows)):
+        if (n_nodes - self.appearance) % (1 + len(self.windows)):
             raise InputError(
                 "graphs and windows do not fit each other",
-                f"{n_nodes} nodes, {len(self.windows)} windows",
+                f"{n_nodes} nodes, {self.appearance} of them appearance, {len(self.windows)} windows",
                 "fit the graphs on observations with these windows",
             )
         if min(self.scarce, default=0) < 0 or max(self.scarce, default=0) >= n_classes:
@@ -106,16 +112,17 @@ class GraphEvidence:
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes p, the windows' not counted."""
-        return self.precision.shape[1] // (1 + len(self.windows))
+        """Number of nodes p, those of windows and appearance not counted."""
+        return (self.precision.shape[1] - self.appearance) // (1 + len(self.windows))
 
     def select(self, graph: str) -> Array:
-        """Return the precisions [C, q, q] that a choice of graph stands for, q = (1 + len(windows)) p.
+        """Return the precisions [C, q, q] that a choice of graph stands for, over all q nodes.
 
         "per-class" and "mixture": Omega_c, the common graph where a class is scarce (mixing is the decoder's work).
         "common": Theta for every class, its edges weakened just enough to be positive definite. "random": the class
-        graphs on shuffled nodes, each window's nodes shuffled alike. "diagonal": no edge, the marginal variances of
-        each class. "none": the identity. Where edges go or move, marginal variances stay (`heads.controls`).
+        graphs on shuffled nodes; each window's nodes are shuffled alike and stay a window's, so a node keeps its ties
+        to itself at other scales. "diagonal": no edge, the marginal variances of each class. "none": the identity.
+        Where edges go or move, marginal variances stay (`heads.controls`).
 
         Raises
         ------
@@ -133,5 +140,66 @@ class GraphEvidence:
             return np.repeat(np.eye(len(self.common))[None], self.n_classes, axis=0)
         own = with_common(self.precision, shared, self.scarce)
         if graph == "random":
-            return random_graph(own, np.random.default_rng(self.seed), groups=1 + len(self.windows))
+            return shuffled_graph(own, self._shuffled_nodes())
         return without_edges(own) if graph == "diagonal" else own
+
+    def _shuffled_nodes(self) -> np.ndarray:
+        """Return an order of all nodes that moves every one of them within its own kind."""
+        rng = np.random.default_rng(self.seed)
+        order = derangement(self.n_nodes, rng)
+        scales = [self.appearance + self.n_nodes * scale + order for scale in range(1 + len(self.windows))]
+        looks = derangement(self.appearance, rng) if self.appearance else np.empty(0, np.int64)
+        return np.concatenate([looks, *scales])
+
+
+def evidence_from_moments(
+    moments: PatchMoments, pooling: float, *, windows: tuple[int, ...] = (), appearance: int = 0, seed: int = 0
+) -> GraphEvidence:
+    """Return dense class graphs in closed form: every class's covariance drawn toward the pooled one.
+
+    Omega_c = ((1 - pooling) Sigma_c + pooling Sigma + r)^-1 and Theta = (Sigma + r)^-1, with Sigma the covariance
+    within classes and r a hundredth of its diagonal. What the joint graphical lasso does to graphs, made common
+    plus specific, this does to covariances; it needs no iteration, and the pooling is chosen on the validation part.
+
+    Parameters
+    ----------
+    moments : PatchMoments
+        Of `context.with_context` or `appearance.cell_observations`.
+    pooling : float
+        In [0, 1]; 1 gives all classes the same graph.
+    windows, appearance, seed
+        As in `GraphEvidence`.
+
+    Raises
+    ------
+    InputError
+        If the pooling lies outside [0, 1], or a node is constant within all classes.
+    """
+    pooled = moments.pooled
+    level = np.diagonal(pooled)
+    if (level <= 0).any():
+        raise InputError(
+            "a node is constant", f"node {int(level.argmin())}", "distill fewer nodes, or use more varied images"
+        )
+    ridge = RIDGE * np.diag(level)
+    covariances = shrink(moments.covariances, pooled, pooling) + ridge
+    precision, common = np.linalg.inv(covariances), np.linalg.inv(pooled + ridge)
+    return GraphEvidence(
+        (precision + precision.transpose(0, 2, 1)) / 2,
+        (common + common.T) / 2,
+        moments.means,
+        moments.priors,
+        windows=windows,
+        appearance=appearance,
+        seed=seed,
+    )
+
+
+def marginal_precision(precision: Array, first: int) -> Array:
+    """Return the precision of the nodes from `first` on, the others integrated out: [C, q, q] to [C, q - first, ...].
+
+    It is the Schur complement of the block of the first nodes.
+    """
+    own, across = precision[:, :first, :first], precision[:, :first, first:]
+    rest = precision[:, first:, first:] - across.transpose(0, 2, 1) @ np.linalg.solve(own, across)
+    return (rest + rest.transpose(0, 2, 1)) / 2

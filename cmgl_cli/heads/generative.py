@@ -16,11 +16,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.heads.appearance import UPSCALING, appearance, cell_grid, required_image
 from cmgl_cli.heads.checks import Array
 from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
 from cmgl_cli.heads.discriminant import GraphDiscriminant
+from cmgl_cli.heads.evidence import PatchInputs
 
 
 class GenerativeHead(nn.Module):
@@ -115,6 +118,67 @@ class MixtureHead(nn.Module):
         return joined @ slope - centre[:, None] + self.log_priors
 
 
+class AppearanceHead(nn.Module):
+    r"""Class log-likelihoods of what cells look like, given what their patch and its surroundings mean.
+
+    The second factor of the chain rule for graphs with appearance nodes f beside the others r, the first being
+    `GenerativeHead` on r:
+
+    .. math:: \log p_c(f \mid r) = \tfrac12\log\det\Omega_{ff}
+              - \tfrac12 \lVert L^T (f - m_f) + L^{-1}\Omega_{fr} (r - m_r) \rVert^2, \quad \Omega_{ff} = L L^T
+
+    The part in r is computed on patches and interpolated to cells.
+
+    Parameters
+    ----------
+    precision : ndarray, [C, q, q]
+        Appearance nodes first.
+    means : ndarray, [C, q]
+    windows : sequence of int
+    appearance : int
+        Number of appearance nodes.
+    """
+
+    own: Tensor
+    link: Tensor
+    offset: Tensor
+    constant: Tensor
+
+    def __init__(self, precision: Array, means: Array, windows: Sequence[int], appearance: int):
+        super().__init__()
+        self.windows = tuple(windows)
+        factors = np.linalg.cholesky(precision[:, :appearance, :appearance])
+        links = np.linalg.solve(factors, precision[:, :appearance, appearance:])
+        offset = np.einsum("cij,ci->cj", factors, means[:, :appearance])
+        offset = offset + np.einsum("cij,cj->ci", links, means[:, appearance:])
+        half_logdet = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
+        self.register_buffer("own", torch.tensor(factors.transpose(1, 0, 2)).float().flatten(1))
+        self.register_buffer("link", torch.tensor(links.transpose(2, 0, 1)).float().flatten(1))
+        self.register_buffer("offset", torch.tensor(offset).float().flatten())
+        self.register_buffer("constant", torch.tensor(half_logdet).float())
+
+    @torch.no_grad()
+    def forward(self, inputs: PatchInputs) -> Tensor:
+        """Return log-densities [B, C, 4 h, 4 w], image by image: a cell has C times 16 numbers.
+
+        Raises
+        ------
+        InputError
+            If the images are missing.
+        """
+        cells = cell_grid(inputs.grid)
+        looks = appearance(required_image(inputs), cells)
+        joined = with_context(inputs.observations.float(), inputs.grid, self.windows)
+        return torch.stack([self._image(look, patch, inputs.grid) for look, patch in zip(looks, joined, strict=True)])
+
+    def _image(self, looks: Tensor, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        n_classes, size = len(self.constant), looks.shape[1:]
+        linked = (patches @ self.link - self.offset).T.unflatten(1, grid)
+        linked = functional.interpolate(linked[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+        whitened = torch.einsum("ihw,ij->jhw", looks, self.own) + linked
+        return self.constant[:, None, None] - whitened.unflatten(0, (n_classes, -1)).square().sum(1) / 2
+
+
 def check_nodes(observations: Tensor, n_nodes: int) -> None:
     """Check that observations [..., p] have as many nodes as the graphs.
 
@@ -131,8 +195,10 @@ def check_nodes(observations: Tensor, n_nodes: int) -> None:
         )
 
 
-def generative_flops(n_nodes: int, n_classes: int, n_patches: int, windows: Sequence[int] = ()) -> int:
-    """Return the operations of `GenerativeHead` on one image, a multiply-add counted as two.
+def generative_flops(
+    n_nodes: int, n_classes: int, n_patches: int, windows: Sequence[int] = (), appearance_nodes: int = 0
+) -> int:
+    """Return the operations of `GenerativeHead` and `AppearanceHead` on one image, a multiply-add counted as two.
 
     Parameters
     ----------
@@ -140,8 +206,14 @@ def generative_flops(n_nodes: int, n_classes: int, n_patches: int, windows: Sequ
         p, C, N_p.
     windows : sequence of int
         As for `GenerativeHead`.
+    appearance_nodes : int
+        0 without `AppearanceHead`.
     """
     of_image = n_nodes if windows and windows[-1] == WHOLE_IMAGE else 0
     n_local = n_nodes * (1 + len(windows)) - of_image
     once = 2 * n_classes * of_image * (n_local + of_image)
-    return once + n_patches * n_classes * (2 * n_local**2 + 3 * n_local)
+    patches = n_patches * n_classes * (2 * n_local**2 + 3 * n_local)
+    link = 2 * n_patches * n_classes * appearance_nodes * (n_local + of_image)
+    # Interpolation takes eight operations a number, the sum of squares three.
+    cells = UPSCALING**2 * n_patches * n_classes * appearance_nodes * (2 * appearance_nodes + 11)
+    return once + patches + link + cells

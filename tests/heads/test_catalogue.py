@@ -8,11 +8,12 @@ import torch
 
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.heads import GraphDiscriminant
+from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_observations
 from cmgl_cli.heads.catalogue import DECODERS, build_decoder
 from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
-from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs
+from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs, evidence_from_moments, marginal_precision
 from cmgl_cli.heads.generative import generative_flops
-from cmgl_cli.heads.patch_decoder import patch_scores
+from cmgl_cli.heads.patch_decoder import PatchMoments, patch_scores
 from cmgl_cli.heads.segmentation_training import pixel_loss
 from tests.heads.problems import precisions
 
@@ -20,13 +21,16 @@ C, P, WIDTH, D_K, GRID = 3, 6, 10, 4, (2, 4)
 
 
 WINDOWS = (3, WHOLE_IMAGE)
+ALL = APPEARANCE_NODES + 3 * P
 
 
-def evidence(windows: tuple[int, ...] = WINDOWS, **changes) -> GraphEvidence:
-    size = P * (1 + len(windows))
+def evidence(windows: tuple[int, ...] = WINDOWS, appearance: int = APPEARANCE_NODES, **changes) -> GraphEvidence:
+    size = appearance + P * (1 + len(windows))
     omega = precisions(C, size)
     means = np.random.default_rng(0).normal(size=(C, size))
-    whole = GraphEvidence(omega, omega.mean(0), means, np.array([0.5, 0.3, 0.2]), windows=windows)
+    whole = GraphEvidence(
+        omega, omega.mean(0), means, np.array([0.5, 0.3, 0.2]), windows=windows, appearance=appearance
+    )
     return replace(whole, **changes)
 
 
@@ -63,14 +67,14 @@ def test_logits_are_finite_and_gradients_reach_every_parameter(name: str, graph:
     assert logits.shape == (2, C, finer * GRID[0], finer * GRID[1]) and torch.isfinite(logits).all()
     pixel_loss(logits, torch.randint(0, C, (2, *logits.shape[2:]))).backward()
     idle = {key for key, weight in decoder.named_parameters() if weight.grad is None}
-    assert idle <= ({"strength", "base.strength"} if graph == "none" else set())
+    assert idle <= ({"strength"} if graph == "none" else set())
 
 
 @every
 def test_a_state_dict_holds_the_decoder_entirely(name: str) -> None:
     """Graphs, means and standardisation come back with the weights, whatever the decoder was built from."""
     decoder = build(name, standardisation=(torch.randn(WIDTH), torch.rand(WIDTH) + 0.5))
-    other = build(name, evidence(precision=precisions(C, 3 * P, seed=5), priors=np.ones(C) / C), seed=9)
+    other = build(name, evidence(precision=precisions(C, ALL, seed=5), priors=np.ones(C) / C), seed=9)
     other.load_state_dict(decoder.state_dict())
     torch.testing.assert_close(other(inputs()), decoder(inputs()), rtol=0, atol=0)
 
@@ -89,7 +93,8 @@ def test_building_depends_on_the_seed_alone(name: str) -> None:
 @pytest.mark.parametrize("graph", ["per-class", "mixture", "common", "diagonal", "none"])
 def test_the_order_of_the_nodes_does_not_matter(name: str, graph: str) -> None:
     order = np.random.default_rng(1).permutation(P)
-    everywhere = np.concatenate([order + P * scale for scale in range(3)])
+    scales = [APPEARANCE_NODES + P * scale + order for scale in range(3)]
+    everywhere = np.concatenate([np.arange(APPEARANCE_NODES), *scales])
     original, batch = evidence(), inputs()
     shuffled = replace(
         original,
@@ -106,7 +111,7 @@ def test_the_order_of_the_nodes_does_not_matter(name: str, graph: str) -> None:
 
 @pytest.mark.parametrize("windows", [(), (3,), (WHOLE_IMAGE,), (WHOLE_IMAGE, 3), (3, WHOLE_IMAGE)])
 def test_the_generative_decoder_equals_the_discriminant(windows: tuple[int, ...]) -> None:
-    graphs, batch = evidence(windows), inputs()
+    graphs, batch = evidence(windows, appearance=0), inputs()
     model = GraphDiscriminant(graphs.precision, graphs.means, graphs.priors)
     joined = with_context(batch.observations, GRID, windows)
     expected = torch.tensor(patch_scores(model, joined.numpy())).float()
@@ -115,7 +120,7 @@ def test_the_generative_decoder_equals_the_discriminant(windows: tuple[int, ...]
 
 def test_one_graph_for_all_makes_the_mixture_the_common_discriminant() -> None:
     """If all class graphs are equal, mixing them changes nothing but a constant all classes share."""
-    omega = precisions(1, 3 * P).repeat(C, axis=0)
+    omega = precisions(1, ALL).repeat(C, axis=0)
     graphs, batch = evidence(precision=omega, common=omega[0]), inputs()
     each, mixed, common = (build("generative", graphs, graph=graph).scores(batch) for graph in GRAPHS[:3])
     torch.testing.assert_close(mixed.log_softmax(-1), each.log_softmax(-1), rtol=1e-4, atol=1e-4)
@@ -129,7 +134,7 @@ def test_operations_are_counted_for_the_factors_that_are_there() -> None:
     products = 2 * (patches * head.local.numel() + head.shared.numel())
     squares = 3 * patches * C * 2 * P
     assert generative_flops(P, C, patches, WINDOWS) == products + squares
-    assert generative_flops(64, 150, 196, WINDOWS) < 0.05 * 34.9e9, "under 5 % of a ViT-B/16"
+    assert generative_flops(64, 150, 196, WINDOWS, APPEARANCE_NODES) < 0.05 * 34.9e9, "under 5 % of a ViT-B/16"
 
 
 def test_controls_change_what_their_names_say() -> None:
@@ -141,15 +146,52 @@ def test_controls_change_what_their_names_say() -> None:
     for control in ("diagonal", "random"):
         changed = graphs.select(control)
         np.testing.assert_allclose(np.einsum("cii->ci", np.linalg.inv(changed)), marginal)
-    np.testing.assert_array_equal(graphs.select("diagonal") != 0, np.tile(np.eye(3 * P) > 0, (C, 1, 1)))
-    np.testing.assert_array_equal(graphs.select("none"), np.tile(np.eye(3 * P), (C, 1, 1)))
+    np.testing.assert_array_equal(graphs.select("diagonal") != 0, np.tile(np.eye(ALL) > 0, (C, 1, 1)))
+    np.testing.assert_array_equal(graphs.select("none"), np.tile(np.eye(ALL), (C, 1, 1)))
 
 
 def test_the_random_graph_moves_edges_between_nodes_but_not_between_scales() -> None:
     """A node at one scale tied to itself at another stays so; which other nodes it is tied to changes."""
     omega = np.kron(np.full((3, 3), 0.3) + np.diag([1.0] * 3), np.eye(P))[None].repeat(C, axis=0)
-    np.testing.assert_allclose(evidence(precision=omega, common=omega[0]).select("random"), omega)
+    ties = GraphEvidence(omega, omega[0], np.zeros((C, 3 * P)), np.ones(C), windows=WINDOWS)
+    np.testing.assert_allclose(ties.select("random"), omega)
     assert not np.allclose(evidence().select("random"), evidence().select("per-class"))
+
+
+def test_cells_are_scored_by_the_chain_rule() -> None:
+    """Where all patches are alike, nothing is interpolated: the discriminant on cell observations is the oracle."""
+    graphs, batch = evidence(), inputs()
+    batch = batch._replace(observations=batch.observations[:, :1].expand(-1, GRID[0] * GRID[1], -1))
+    model = GraphDiscriminant(graphs.precision, graphs.means, graphs.priors)
+    cells = cell_observations(batch, WINDOWS)
+    expected = torch.tensor(patch_scores(model, cells.numpy())).float().transpose(1, 2)
+    torch.testing.assert_close(build("generative", graphs)(batch).flatten(2), expected, rtol=1e-4, atol=1e-3)
+    covariance = np.linalg.inv(graphs.precision)[:, APPEARANCE_NODES:, APPEARANCE_NODES:]
+    np.testing.assert_allclose(
+        marginal_precision(graphs.precision, APPEARANCE_NODES) @ covariance, [np.eye(3 * P)] * C, atol=1e-9
+    )
+
+
+def test_refinement_starts_as_the_generative_classifier() -> None:
+    batch = inputs()
+    expected = build("generative")(batch).softmax(1)
+    decoder = build("unet")
+    started = (decoder(batch) / decoder.log_strength.exp()).softmax(1)
+    torch.testing.assert_close(started, expected, rtol=1e-4, atol=1e-4)
+    assert (build("unet", graph="none")(batch) == 0).all()
+
+
+def test_evidence_in_closed_form_lies_between_common_and_own() -> None:
+    rng = np.random.default_rng(2)
+    moments = PatchMoments(2, 4)
+    moments.update(rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4)), np.eye(2)[rng.integers(0, 2, 50)])
+    ridge = 0.01 * np.diag(np.diagonal(moments.pooled))
+    shared, own = (evidence_from_moments(moments, pooling) for pooling in (1.0, 0.0))
+    np.testing.assert_allclose(shared.precision, [shared.common] * 2)
+    np.testing.assert_allclose(shared.common @ (moments.pooled + ridge), np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(own.precision @ (moments.covariances + ridge), [np.eye(4)] * 2, atol=1e-9)
+    with pytest.raises(InputError, match="node 0"):
+        evidence_from_moments(PatchMoments(2, 4), 0.5)
 
 
 def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
@@ -171,8 +213,8 @@ def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
         (lambda: build("unet")(inputs()._replace(image=None)), "image is None"),
         (lambda: build("generative")(inputs()._replace(observations=torch.zeros(2, 8, 5))), "5 nodes against 6"),
         (lambda: evidence(means=np.zeros((C, P + 1))), "means"),
-        (lambda: evidence(precision=-precisions(C, 3 * P)), "class 0"),
-        (lambda: replace(evidence(), windows=(1, 3, 5, 7)), "18 nodes, 4 windows"),
+        (lambda: evidence(precision=-precisions(C, ALL)), "class 0"),
+        (lambda: replace(evidence(), windows=(1, 3, 5, 7)), "34 nodes, 16 of them appearance, 4 windows"),
         (lambda: evidence(scarce=(3,)), "(3,) of 3 classes"),
     ],
 )

@@ -1,0 +1,92 @@
+"""What images look like around each cell of a grid finer than the patches: the nodes of a graph that see pixels.
+
+A patch of 16 pixels is larger than a cell nucleus or a lamp post: no score of patches, however good, can draw them. So
+every patch is cut into `UPSCALING` x `UPSCALING` cells, each with nodes of its own for colour, contrast and edges, and
+the class graphs tie these to the probes' nodes: how bright a nucleus is only means something beside how bright its
+surroundings and its image are, and that is an edge.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cmgl_cli.errors import InputError
+from cmgl_cli.heads.context import with_context
+from cmgl_cli.heads.evidence import PatchInputs
+
+UPSCALING = 4
+"""Cells a patch has along each side."""
+APPEARANCE_NODES = 16
+FLOORS = torch.tensor([0.05] * 9 + [0.01] * 4 + [0.05] * 3)
+"""Added before the logarithm: about the noise of 8-bit photographs in the dark, and in even regions."""
+
+
+def cell_grid(grid: tuple[int, int]) -> tuple[int, int]:
+    """Return rows and columns of the cells of a patch grid."""
+    return UPSCALING * grid[0], UPSCALING * grid[1]
+
+
+def appearance(image: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Return the appearance nodes of each cell: images [B, 3, H, W] in 0..1 to [B, 16, *cells].
+
+    Colour of the cell, of 3 x 3 and of 7 x 7 cells; spread of the grey value within the cell, its mean difference to
+    the next column and row, spread over 5 x 5 cells; colour of the image. Logarithms, so that differences are
+    contrasts whatever the exposure.
+    """
+    grey = image.mean(1, keepdim=True)
+    colour, squares = _cells(image, cells), _cells(grey.square(), cells)
+    spread = (squares - _cells(grey, cells).square()).clamp(min=0).sqrt()
+    across = _cells(functional.pad(grey.diff(dim=3).abs(), (0, 1, 0, 0)), cells)
+    down = _cells(functional.pad(grey.diff(dim=2).abs(), (0, 0, 0, 1)), cells)
+    whole = colour.mean((2, 3), keepdim=True).expand_as(colour)
+    maps = [colour, _blur(colour, 3), _blur(colour, 7), spread, across, down, _blur(spread, 5), whole]
+    return (torch.cat(maps, 1) + FLOORS.to(image)[:, None, None]).log()
+
+
+def cell_observations(inputs: PatchInputs, windows: tuple[int, ...]) -> Tensor:
+    """Return what class graphs with appearance nodes are estimated from, one observation a cell.
+
+    Parameters
+    ----------
+    inputs : PatchInputs
+        With images.
+    windows : tuple of int
+        Surroundings of the patch, see `context.with_context`.
+
+    Returns
+    -------
+    Tensor, [B, n_cells, 16 + (1 + len(windows)) * p]
+        Row by row of `cell_grid`: the cell's appearance, its patch's observations and their surroundings.
+
+    Raises
+    ------
+    InputError
+        If the images are missing.
+    """
+    cells = cell_grid(inputs.grid)
+    looks = appearance(required_image(inputs), cells)
+    joined = with_context(inputs.observations.float(), inputs.grid, windows).transpose(1, 2).unflatten(2, inputs.grid)
+    patches = joined.repeat_interleave(UPSCALING, 2).repeat_interleave(UPSCALING, 3)
+    return torch.cat([looks, patches], 1).flatten(2).transpose(1, 2)
+
+
+def required_image(inputs: PatchInputs) -> Tensor:
+    """Return the images of a batch.
+
+    Raises
+    ------
+    InputError
+        If they are missing.
+    """
+    if inputs.image is None:
+        raise InputError("this decoder needs the images", "image is None", "pass them, or decode patches alone")
+    return inputs.image
+
+
+def _cells(maps: Tensor, cells: tuple[int, int]) -> Tensor:
+    return functional.interpolate(maps, size=cells, mode="area")
+
+
+def _blur(maps: Tensor, window: int) -> Tensor:
+    """Return box means over windows cut off at the border."""
+    return functional.avg_pool2d(maps, window, stride=1, padding=window // 2, count_include_pad=False)
