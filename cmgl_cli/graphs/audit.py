@@ -11,7 +11,7 @@ from cmgl_cli.graphs.kernels import FAST, cholesky_logdet
 from cmgl_cli.graphs.packed import prox_packed, unpack
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def lifted_value(sigma, alpha, free, bound, rho):
     """Return the dual value at the projection of ``free`` [C, q] onto the polytopes, or -inf; ``free`` is kept."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
@@ -31,7 +31,7 @@ def lifted_value(sigma, alpha, free, bound, rho):
     return value
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def penalty_value(packed, common, bound, rho, p):
     """Return h of packed symmetric matrices [C, q] whose common part is ``common`` [q]; off-diagonals count twice."""
     total = 0.0
@@ -51,7 +51,7 @@ def penalty_value(packed, common, bound, rho, p):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def median(packed, bound, rho):
     """Return the minimiser t [q] of rho |t| + sum_c w_c |x_c - t| of least magnitude: a weighted median with zero."""
     n_classes, size = packed.shape
@@ -77,7 +77,7 @@ def median(packed, bound, rho):
     return common
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def audit(sigma, alpha, packed, bound, rho, common):
     """Return objective, dual value at the point that Omega^{-1} suggests, and KKT residual of packed [C, q].
 
@@ -108,7 +108,7 @@ def audit(sigma, alpha, packed, bound, rho, common):
     return objective, bound_value, residual
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def assemble(precision, packed_common, free):
     """Return common, specific, their sum and the edges [C]; where ``free`` [p], the common diagonal is the mean."""
     n_classes, p = precision.shape[0], precision.shape[1]
@@ -129,7 +129,7 @@ def assemble(precision, packed_common, free):
     return common, specific, total, edges
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def components(sigma, alpha, weight, rho):
     """Return the screening component [p] of every node, numbered by first node; see `screening.screen`."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
@@ -159,7 +159,7 @@ def components(sigma, alpha, weight, rho):
     return labels
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def admissible(sigma, weight, ridge, floor, gamma, out, specific):
     """Check covariances [C, p, p] and weights [1 or C, p, p], write the symmetrised problem; return if all is well.
 

@@ -24,14 +24,13 @@ from cmgl_cli.graphs import kernels
 from cmgl_cli.graphs.admm import Iterate, solve_admm
 from cmgl_cli.graphs.audit import lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem
-from cmgl_cli.graphs.newton import newton_step, pattern
+from cmgl_cli.graphs.newton import newton_step
 from cmgl_cli.graphs.packed import pack, unpack
 from cmgl_cli.graphs.result import Step
 from cmgl_cli.graphs.splitting import Splitting
 
 Array = NDArray[np.float64]
 SLOW_SWEEPS = 25
-OPEN = 0.01
 STALLED = 6
 SPLITTING_STEPS = 400
 CHUNK = 3
@@ -58,7 +57,6 @@ class Descent:
         self.began = time.process_time()
         self.n_iter = 0
         self.change = 0.1
-        self.open_share = 1.0
         self.history: list[Step] = []
         self.value, self.bound = np.inf, -np.inf
 
@@ -102,19 +100,16 @@ class Descent:
             self.inverse = np.linalg.inv(self.omega)
 
     def first_sweeps(self, tol: float, limit: int) -> bool:
-        """Sweep while that is quick or the pattern is still open; return whether the gap is closed."""
+        """Sweep as long as that promises to be quick; return whether the gap is closed."""
         self.dual = None  # the sweeps leave it behind
         self.require_inverse()
-        values, kind = [self.value], pattern(self.omega, self.common)
+        values = [self.value]
         for count in range(1, limit + 1):
             self.sweep()
             if self.check() <= tol:
                 return True
             values.append(self.value)
-            following = pattern(self.omega, self.common)
-            self.open_share, kind = float((following != kind).mean()), following
-            left = _sweeps_left(values, tol) if count >= 4 else 2.0
-            if left > SLOW_SWEEPS or left <= 1.0 or (count >= 4 and self.open_share <= OPEN):
+            if count >= 4 and not 1.0 < _sweeps_left(values, tol) <= SLOW_SWEEPS:
                 return False
         return False
 
@@ -209,13 +204,16 @@ def relative_gap(value: float, bound: float) -> float:
 
 
 def _sweeps_left(values: list[float], tol: float) -> float:
-    """Extrapolate the decrease of the last sweeps geometrically: how many more until it is below the tolerance."""
+    """Extrapolate the decrease of the last sweeps geometrically: how many more until it is a tenth of the tolerance.
+
+    Zero when it is below rounding: sweeping is over, whatever the gap.
+    """
     last, before = values[-2] - values[-1], values[-3] - values[-2]
     goal = 0.1 * tol * max(1.0, abs(values[-1]))
-    if last <= goal:
-        return 1.0
+    if last <= 1e-14 * max(1.0, abs(values[-1])):
+        return 0.0
     rate = last / max(before, 1e-300)
-    return np.inf if rate >= 1 else float(np.log(goal / last) / np.log(rate))
+    return np.inf if rate >= 1 else max(2.0, float(np.log(goal / last) / np.log(rate)))
 
 
 def _array(tensor: Tensor) -> Array:

@@ -10,7 +10,7 @@ from numba import njit
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets sums vectorise; infinities and NaN keep their meaning
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def prox_entry(values, curvature, weight, rho, out):
     """Solve min over t, x of rho |t| + sum_c w_c |x_c - t| + a_c (x_c - v_c)^2 / 2; write x to ``out``, return t."""
     n = len(values)
@@ -51,7 +51,7 @@ def prox_entry(values, curvature, weight, rho, out):
     return t
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):  # noqa: PLR0913
     """Minimise over every column in turn, exactly up to ``tol``; return the largest change of an entry.
 
@@ -140,7 +140,7 @@ def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):  #
     return largest
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def cholesky_logdet(matrix):
     """Return log det of a symmetric matrix, or NaN when it is not positive definite."""
     p = matrix.shape[0]
@@ -168,7 +168,7 @@ def cholesky_logdet(matrix):
     return 2.0 * np.log(np.diag(lower)).sum()
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def objective(sigma, omega, common, weight, rho, alpha):
     """Return the primal value at (Theta, Omega), infinite outside the positive definite cone."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
@@ -192,7 +192,7 @@ def objective(sigma, omega, common, weight, rho, alpha):
     return total + rho * shared
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def dual_value(sigma, inverse, weight, rho, alpha):
     """Return the dual value at the projection of alpha (Omega^{-1} - Sigma) onto the polytopes, or -inf."""
     n_classes, p = sigma.shape[0], sigma.shape[1]

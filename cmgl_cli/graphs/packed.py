@@ -12,7 +12,7 @@ from cmgl_cli.graphs.kernels import FAST
 LANES = 128
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def pack(matrices):
     """Return the lower triangles [C, q] of symmetric matrices [C, p, p]."""
     n_classes, p = matrices.shape[0], matrices.shape[1]
@@ -26,7 +26,7 @@ def pack(matrices):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def unpack(packed, out):
     """Write the symmetric matrix [p, p] of a lower triangle [q] into ``out``."""
     k = 0
@@ -37,7 +37,7 @@ def unpack(packed, out):
             k += 1
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _soft_one_class(point, bound, rho, inv_mu, out, common):
     for k in range(point.shape[1]):
         own, level = bound[0, k] * inv_mu, rho[k] * inv_mu
@@ -47,7 +47,7 @@ def _soft_one_class(point, bound, rho, inv_mu, out, common):
         common[k] = x if level < own else 0.0
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _bracket(point, bound, level, inv_mu, lanes, common):
     """Set target, bracket and start of the root of every lane; return whether any is away from zero."""
     target, low, high, mass, excess = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4]
@@ -76,7 +76,7 @@ def _bracket(point, bound, level, inv_mu, lanes, common):
     return any_open
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _root_step(point, bound, inv_mu, lanes, common):
     """Take one safeguarded Newton step in every lane; return whether any lane moved."""
     target, low, high, mass, excess, slope = lanes[0], lanes[1], lanes[2], lanes[3], lanes[4], lanes[5]
@@ -102,7 +102,7 @@ def _root_step(point, bound, inv_mu, lanes, common):
     return moved
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def prox_packed(point, bound, rho, inv_mu, out, common):
     """Out [C, q] <- proximal point of inv_mu h at ``point`` [C, q]; ``common`` [q] holds a guess and then the root.
 

@@ -76,7 +76,7 @@ MU, RESIDUAL = 0, 1
 ITERATIONS, EXACT, LAZY = 0, 1, 2
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _exact(sigma, alpha, mu, iterate, scratch, reference, c):
     """Take the exact proximal step at 2 x - s into the first scratch matrix and make it the expansion point."""
     (x, point), (work, product) = iterate, scratch
@@ -105,7 +105,7 @@ def _exact(sigma, alpha, mu, iterate, scratch, reference, c):
     reference.fresh[c] = 1
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _lazy(alpha, mu, iterate, scratch, reference, c, last_residual):
     """Take the step of the expansion, less its point, into the first scratch; return False if it cannot be trusted."""
     (x, point), (work, product) = iterate, scratch
@@ -134,7 +134,7 @@ def _lazy(alpha, mu, iterate, scratch, reference, c, last_residual):
     return True
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _likelihood_step(sigma, alpha, state, reference):
     """Residual <- z - x, class by class, and ``sizes`` its norms; an expansion is judged against the last one's."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
@@ -161,7 +161,7 @@ def _likelihood_step(sigma, alpha, state, reference):
         state.sizes[c] = np.sqrt(sizes)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _difference(now, last, moved, arrived, change, move):
     """Change <- now - last, move <- moved - arrived + change, last <- now, arrived <- moved; return |change|^2."""
     total = 0.0
@@ -173,7 +173,7 @@ def _difference(now, last, moved, arrived, change, move):
     return total
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _remember(point, residual, memory, count):
     """Store the newest difference in its slot, update all products of the memory; return how many are remembered.
 
@@ -208,7 +208,7 @@ def _remember(point, residual, memory, count):
     return number
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _accelerate(point, residual, memory):
     """Anderson's step: move ``point`` [N] by the over-relaxed residual [N], mixed with its past."""
     count, last_size = int(memory.state[0]), memory.state[1]
@@ -240,7 +240,7 @@ def _accelerate(point, residual, memory):
                 moving[k] -= share * move[k]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _balance(state, memory):
     """Double or halve mu when the relative primal and dual residuals differ by more than that; return whether."""
     primal, drift, size, dual = 0.0, 0.0, 0.0, 0.0
@@ -262,7 +262,7 @@ def _balance(state, memory):
     return factor != 1.0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _advance(sigma, rho, alpha, state, reference, memory, steps):
     """Take ``steps`` iterations in place and note the relative residual; x is the proximal point of s on return."""
     for _ in range(steps):
@@ -282,7 +282,7 @@ def _advance(sigma, rho, alpha, state, reference, memory, steps):
     state.scalars[RESIDUAL] = np.sqrt(total / size)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _certificate(sigma, rho, alpha, state):
     """Return the objective at x and the dual value at mu (s - x), infinite outside their domains."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
