@@ -41,7 +41,7 @@ OURS, BAYES = "twofold normal", "posterior mean"
 UNROLLED: Mapping[str, Variant] = MappingProxyType(
     {
         "proposed": "signed",
-        "proposed, unsigned": "unsigned",
+        "proposed (unsigned)": "unsigned",
         "fixed modality": "fixed-modality",
         "no graph learning": "no-graph-learning",
     }
