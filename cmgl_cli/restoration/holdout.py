@@ -5,14 +5,16 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
-_MOST, _LEAST, _SHIFTS = 0.15, 0.08, 12
+_MOST, _LEAST, _SHIFTS, _PERIODS = 0.15, 0.08, 12, 4
 
 
 def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> Mask:
     """Return observed cells to hide, True where hidden, in the shapes of the gaps.
 
     The whole pattern of gaps is rolled by whole periods (then by any number of steps, where those do not suffice), so
-    that outages stay outages and a gap in January stays one. Rows that have gaps of their own lose a quarter of the
+    that outages stay outages and a gap in January stays one. In records of few years it is rolled by any number of
+    steps at once: a whole year would leave a station with no January at all, where in truth one of its two is observed,
+    and pulls the climatology towards itself. Rows that have gaps of their own lose a quarter of the
     stations struck, complete rows lose all of them; blocks of time are dropped until at most 15 % of the observed
     cells are hidden.
 
@@ -29,7 +31,8 @@ def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> M
     observed = ~missing
     hidden = np.zeros_like(missing)
     own: Mask = np.greater(missing.reshape(n_times, -1).mean(axis=1), 0.05)
-    whole = rng.permutation(np.arange(1, max(1, n_times // period)))[:_SHIFTS] * period
+    n_whole = n_times // period if n_times >= _PERIODS * period else 0
+    whole = rng.permutation(np.arange(1, max(1, n_whole)))[:_SHIFTS] * period
     for shift in [*whole, *rng.permutation(np.arange(1, max(2, n_times)))[:_SHIFTS]]:
         struck = np.roll(missing, shift, axis=0) & observed
         spared: Mask = np.greater(rng.random(missing.shape[1]), 0.25)

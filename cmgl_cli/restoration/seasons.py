@@ -112,7 +112,7 @@ def seasonal_means(values: Array, basis: SeasonalBasis, *, shrink: bool = True, 
     )
     if not shrink:
         return np.einsum("tp,svp->tsv", design, slopes)
-    noise = _local_noise(values, np.einsum("tp,svp->tsv", design, slopes))
+    noise = _local_noise(values, np.einsum("tp,svp->tsv", design, slopes), design.shape[1])
     variance = noise[None, :, None] * np.diagonal(np.linalg.inv(gram + ridge), axis1=-2, axis2=-1)
     for v in range(n_variables):
         use = has_data[:, v]
@@ -148,20 +148,27 @@ def _network_mean(values: Array, design: Array) -> Array:
     return slopes
 
 
-def _local_noise(values: Array, mean: Array) -> Array:
-    """Return each variable's variance about the seasonal mean and the network's common anomaly."""
+def _local_noise(values: Array, mean: Array, n_terms: int) -> Array:
+    """Return each variable's variance about the seasonal mean and the network's common anomaly.
+
+    Every series has spent a degree of freedom on each of its coefficients: half of them all, in two years of months.
+    """
     rest = values - mean
     known = np.isfinite(rest)
     common = np.where(known, rest, 0).sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
     square = np.where(known, (rest - common) ** 2, 0)
-    return square.sum(axis=(0, 1)) / np.maximum(known.sum(axis=(0, 1)), 1)
+    free = np.maximum(known.sum(axis=0) - n_terms, 0.25 * known.sum(axis=0)).sum(axis=0)
+    return square.sum(axis=(0, 1)) / np.maximum(free, 1)
 
 
 def _shrunk(deviation: Array, variance: Array, order: NDArray[np.int64], use: NDArray[np.bool_]) -> Array:
     result = np.zeros_like(deviation)
     for k in np.unique(order):
         terms = order == k
-        between = max(0.0, float((deviation[use][:, terms] ** 2 - variance[use][:, terms]).mean()))
+        noise = variance[use][:, terms]
+        # a station whose gaps leave a coefficient open says nothing of the spread, however large its own error
+        weight = 1 / np.maximum(noise + np.median(noise), np.finfo(float).tiny) ** 2
+        between = max(0.0, float(np.average(deviation[use][:, terms] ** 2 - noise, weights=weight)))
         total = between + variance[:, terms]
         result[:, terms] = deviation[:, terms] * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
     result[~use] = 0.0

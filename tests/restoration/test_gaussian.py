@@ -170,3 +170,16 @@ def test_holdout_hides_observed_cells_in_the_shape_of_the_gaps():
     assert not (hidden & missing).any() and hidden.any()
     runs = hidden[:, 3].all(axis=1).sum()
     assert runs >= 6 and hidden.mean() < 0.2
+
+
+def test_a_station_without_some_month_does_not_undo_the_climatology_of_the_others():
+    rng = np.random.default_rng(0)
+    time = np.datetime64("2001-01") + np.arange(24)
+    basis = seasonal_basis(time)
+    own = 0.5 * rng.normal(size=(30, 2))
+    angle = 2 * np.pi * np.arange(24) / 12
+    truth = own[:, 0] * np.cos(angle)[:, None] + own[:, 1] * np.sin(angle)[:, None]
+    values = (truth + 0.3 * rng.normal(size=truth.shape))[..., None]
+    values[[3, 15], :4] = np.nan
+    error = (seasonal_means(values, basis)[..., 0] - truth)[:, 4:]
+    assert np.sqrt((error**2).mean()) < 0.25
