@@ -116,7 +116,8 @@ def _stage_command(stage: str) -> Callable[..., None]:
     parameters: dict[str, tuple[Any, Any, Any]] = {**COMMON}
     for role, item in roles.items():
         flag = "--" + role.replace("_", "-")
-        parameters[role] = (Path | None, None, typer.Option(flag, help=f"Input. Default: artifacts/NAME/{item.file}"))
+        about = f"Input. Default: artifacts/NAME/{item.file}" if item.implied else f"Input: a {item.file} to use."
+        parameters[role] = (Path | None, None, typer.Option(flag, help=about))
     usual = " or ".join(step.output for step in steps)
     parameters["output"] = (Path | None, None, typer.Option("--output", "-o", help=f"Default: artifacts/NAME/{usual}"))
     parameters.update(extra)

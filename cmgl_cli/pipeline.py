@@ -20,12 +20,16 @@ from cmgl_cli.settings import identity_settings
 
 @dataclass(frozen=True)
 class Input:
-    """One artifact a step reads: its role (also the name of the flag), its usual file name and schema."""
+    """One artifact a step reads: its role (also the name of the flag), its usual file name and schema.
+
+    What is not `implied` is read only when its path is given.
+    """
 
     role: str
     file: str
     schema: str
     required: bool = True
+    implied: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,25 @@ STEPS: tuple[Step, ...] = (
     Step(
         "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
     ),
-    Step("twofold-restore", "", 1, "restoration", "restored.h5", alone=True),
+    Step(
+        "twofold-restore",
+        "",
+        1,
+        "restoration",
+        "restored.h5",
+        (Input("model", "network.h5", "network", required=False, implied=False),),
+        ignores=frozenset({"epochs", "folds"}),
+        alone=True,
+    ),
+    Step(
+        "twofold-restore",
+        "network",
+        1,
+        "network",
+        "network.h5",
+        ignores=frozenset({"method", "compare"}),
+        alone=True,
+    ),
     Step("experiment", "", 1, "experiment", "experiment.h5", alone=True),
 )
 
@@ -171,6 +193,8 @@ def _switched_on(step: Step, config: Any) -> bool:
     """Say whether the settings of its stage ask for this variant."""
     if step.stage == "fit-graphs" and (config.covariance or step.variant == "given"):
         return bool(config.covariance) and step.variant == "given"
+    if step.stage == "twofold-restore":
+        return (step.variant == "network") == config.train
     selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
     return (getattr(config, selector) if selector else "all") in {"all", "both", step.variant}
 
@@ -207,7 +231,8 @@ def make_job(
     for item in step.inputs:
         if item.role in paths and not paths[item.role].exists():
             raise InputError(f"the {item.role} artifact does not exist", str(paths[item.role]), "check the path")
-    present = {item.role: inputs[item.role] for item in step.inputs if inputs[item.role].exists() or item.required}
+    found = {item.role for item in step.inputs if item.implied and inputs[item.role].exists()}
+    present = {item.role: inputs[item.role] for item in step.inputs if item.required or item.role in {*found, *paths}}
     return Job(step, run, MappingProxyType(present), paths.get("output", run.folder / step.output), console, **flags)
 
 

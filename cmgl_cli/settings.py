@@ -250,6 +250,13 @@ class TwofoldRestoreConfig:
     frequency: str | None = option(None, "hourly, daily or monthly, where it should not be recognised.")
     simulate: str | None = option(None, "Hide observed cells and report the errors there: mcar:0.3 or outage:0.3:14.")
     compare: bool = option(True, "Also print the hold-out skill of simpler methods.")
+    train: bool = option(False, "Learn the paper's unrolled network on the record; --model applies it.", results=False)
+    epochs: int = option(30, "Of --train.", least=1)
+    folds: int = option(
+        8, "Networks of --train that leave years out: one a year, or a group of years where there are more.", least=0
+    )
+    figures: bool = option(True, "Write figures beside the output.", results=False)
+    show: tuple[str, ...] = option((), "Stations in the figure of gaps. Default: those with most gaps.", results=False)
     seed: int = _seed()
 
 

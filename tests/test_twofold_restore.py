@@ -1,12 +1,13 @@
 """Station records through the command line: gaps filled, observed cells untouched, every layout, every mistake."""
 
 import csv
+import time
 
 import numpy as np
 import pytest
 
-from cmgl_cli.artifacts import open_artifact
-from tests.cli_helpers import cmgl
+from cmgl_cli.artifacts import open_artifact, read_header
+from tests.cli_helpers import cmgl, start
 
 STATIONS, MONTHS = 8, 72
 
@@ -42,7 +43,16 @@ def rows(path):
 
 
 def test_gaps_are_filled_and_observations_stay_bit_for_bit(record):
-    command = ["twofold-restore", "--input", "records.csv", "--stations", "stations.csv", "--export", "filled.csv"]
+    command = [
+        "twofold-restore",
+        "--input",
+        "records.csv",
+        "--stations",
+        "stations.csv",
+        "--export",
+        "filled.csv",
+        "--no-figures",
+    ]
     outcome = cmgl(*command, "--json")
     skill = {(row["variable"], row["method"]): row["RMSE"] for row in outcome.json["skill on held-out observations"]}
     assert skill["temperature", "default"] < skill["temperature", "climatology"]
@@ -62,7 +72,16 @@ def test_gaps_are_filled_and_observations_stay_bit_for_bit(record):
 
 
 def test_simulated_gaps_are_scored(record):
-    command = ["twofold-restore", "--input", "records.csv", "--stations", "stations.csv", "--no-compare", "--json"]
+    command = [
+        "twofold-restore",
+        "--input",
+        "records.csv",
+        "--stations",
+        "stations.csv",
+        "--no-compare",
+        "--no-figures",
+        "--json",
+    ]
     for pattern in ("mcar:0.2", "outage:0.3:6"):
         lines = cmgl(*command, "--simulate", pattern).json["errors on the simulated gaps"]
         assert all(line["cells"] > 0 and line["RMSE"] > 0 for line in lines)
@@ -70,7 +89,7 @@ def test_simulated_gaps_are_scored(record):
 
 def test_netcdf_is_exported(record):
     xarray = pytest.importorskip("xarray")
-    cmgl("twofold-restore", "--input", "records.csv", "--stations", "stations.csv", "--no-compare", "--export", "f.nc")
+    cmgl("twofold-restore", "--input", "records.csv", "--stations", "stations.csv", "--no-figures", "--export", "f.nc")
     with xarray.open_dataset("f.nc") as found:
         assert {"temperature", "rain"} <= set(found.data_vars)
         assert not np.isnan(found["temperature"].values).any()
@@ -91,3 +110,62 @@ def test_bad_input_is_explained(record, case):
     arguments, code, hint = BAD[case]
     assert hint in cmgl("twofold-restore", *arguments, code=code).err
     assert not list(record.rglob("*.h5"))
+
+
+def test_figures_are_drawn_of_chosen_stations(record):
+    command = [
+        "twofold-restore",
+        "--input",
+        "records.csv",
+        "--stations",
+        "stations.csv",
+        "--end",
+        "2002-12",
+        "--show",
+        "s3,s5",
+    ]
+    cmgl(*command)
+    drawn = {path.name for path in (record / "artifacts" / "records").glob("*.png")}
+    assert drawn == {f"restored-{name}.png" for name in ("spatial-graph", "modality-graph", "gaps", "skill")}
+    assert "s9" in cmgl(*command[:-1], "s99", code=2).err
+
+
+TRAIN = ["twofold-restore", "--input", "records.csv", "--train", "--folds", "2", "--no-figures", "--end", "2003-12"]
+
+
+def test_networks_are_trained_and_applied(record):
+    rows = cmgl(*TRAIN, "--epochs", "2", "--json").json["networks"]
+    assert [row["years left out"] for row in rows] == ["2000-2001", "2002-2003", "none"]
+    folder = record / "artifacts" / "records"
+    with open_artifact(folder / "network.h5", "network", verify=True) as found:
+        assert sum(values[0].size for values in found.group("parameters").values()) == 183
+        assert found["losses"].shape == (3, 2)
+    command = ["twofold-restore", "--input", "records.csv", "--no-compare", "--no-figures"]
+    cmgl(*command, "--model", folder / "network.h5", "-o", "by-network.h5")
+    cmgl(*command, "-o", "by-default.h5")
+    with open_artifact("by-network.h5") as one, open_artifact("by-default.h5") as other:
+        assert set(one.group("skill")["method"]) == {"network"}
+        gaps = one["filled"]
+        assert np.isfinite(one["values"]).all() and not np.array_equal(one["values"][gaps], other["values"][gaps])
+        assert np.array_equal(one["values"][~gaps], other["values"][~gaps])
+    bad = ["--model", folder / "network.h5", "-o", "x.h5"]
+    assert "train anew" in cmgl(*command, *bad, "--variables", "rain", code=3).err
+    assert "--model" in cmgl(*command, *bad, "--method", "knn", code=2).err
+
+
+@pytest.mark.slow
+def test_training_killed_goes_on_to_the_same_bits(record):
+    command = [*TRAIN, "--epochs", "4", "--name", "killed"]
+    checkpoint = record / "artifacts" / "killed" / "network.checkpoint.partial.h5"
+    process = start(*command, folder=record)
+    end = time.time() + 120
+    while not checkpoint.exists() and time.time() < end:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert checkpoint.exists() and not checkpoint.with_name("network.h5").exists()
+    assert "going on after" in cmgl(*command).err
+    cmgl(*TRAIN, "--epochs", "4", "--name", "whole")
+    digests = [read_header(record / "artifacts" / name / "network.h5")[1] for name in ("killed", "whole")]
+    assert digests[0] == digests[1] and not checkpoint.exists()

@@ -236,6 +236,22 @@ _RESTORATION = Schema(
     },
 )
 
+_NETWORK = Schema(
+    "network",
+    1,
+    "Unrolled networks learnt on a station record, each with some years left out; the last one has seen all.",
+    {
+        "variable": _field("v", "str", "variable names, in the order of the matrices' columns"),
+        "length": _field("one", "int", "steps a matrix"),
+        "rank": _field("f", "int", "dimension of the eigenspace that gives the signs"),
+        "left_out/year": _field("y", "int", "years left out"),
+        "left_out/fold": _field("y", "int", "by which network"),
+        "losses": _field("f epoch", "float", "training loss"),
+        "error": _field("f", "float", "on cells hidden in the left-out years, in units of the climatology's; else NaN"),
+        "parameters/*": _field("...", "float", "what was learnt, before softplus; first axis: the networks"),
+    },
+)
+
 _EXPERIMENT = Schema(
     "experiment",
     1,
@@ -249,6 +265,16 @@ _EXPERIMENT = Schema(
 SCHEMAS: Mapping[str, Schema] = MappingProxyType(
     {
         schema.name: schema
-        for schema in (_RENDERS, _FEATURES, _NODES, _PRIOR, _GRAPHS, _CLASSIFICATION, _RESTORATION, _EXPERIMENT)
+        for schema in (
+            _RENDERS,
+            _FEATURES,
+            _NODES,
+            _PRIOR,
+            _GRAPHS,
+            _CLASSIFICATION,
+            _RESTORATION,
+            _NETWORK,
+            _EXPERIMENT,
+        )
     }
 )

@@ -134,7 +134,8 @@ def figure(results: Results) -> Figure:
             record = f"{years} years" if years else "whole record"
             panels.append(Panel(f"{pattern}, {record}", "missing rate", "MSE", part, "rate"))
         bars = [name for name in results.names() if name.startswith("MSE ")]
-        panels.append(Panel("by variable, all gaps", "", "MSE", results.where(years=years), "method", tuple(bars)))
+        part, label = results.where(years=years), f"MSE / {CLIMATOLOGY}"
+        panels.append(Panel("by variable, all gaps", "", label, part, "method", tuple(bars), CLIMATOLOGY))
     return panels_figure(panels, columns=3, first=DEFAULT, left_out={CLIMATOLOGY, "linear"})
 
 

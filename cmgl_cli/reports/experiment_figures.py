@@ -45,6 +45,8 @@ class Panel:
         The parameter drawn to the right.
     bars : tuple of str
         Metrics drawn as one group of bars a method, in place of lines.
+    relative_to : str
+        Bars are shares of this method's, where it was run.
     """
 
     title: str
@@ -53,6 +55,7 @@ class Panel:
     results: Measured
     against: str
     bars: tuple[str, ...] = ()
+    relative_to: str = ""
 
 
 def panels_figure(
@@ -126,10 +129,14 @@ def _wide(axes: Axes) -> bool:
 def _bars(axes: Axes, panel: Panel, looks: Mapping[str, tuple[str, str]], first: str) -> None:
     names = [name for name in panel.results.values("method") if name in looks]
     width = 0.85 / max(len(names), 1)
+    base = panel.results.where(method=panel.relative_to)
+    units = [float(np.nanmean(base.column(metric))) if base.cells else 1.0 for metric in panel.bars]
     for i, name in enumerate(names):
         part = panel.results.where(method=name)
-        heights = [float(np.nanmean(part.column(metric))) for metric in panel.bars]
+        heights = [
+            float(np.nanmean(part.column(metric))) / unit for metric, unit in zip(panel.bars, units, strict=True)
+        ]
         at = np.arange(len(panel.bars)) + (i - (len(names) - 1) / 2) * width
         edge = INK if name == first else MUTED
         axes.bar(at, heights, width, color=looks[name][0], edgecolor=edge, linewidth=0.5, label=name)
-    axes.set_xticks(np.arange(len(panel.bars)), [metric.removeprefix(f"{panel.metric} ") for metric in panel.bars])
+    axes.set_xticks(np.arange(len(panel.bars)), [metric.removeprefix("MSE ") for metric in panel.bars])

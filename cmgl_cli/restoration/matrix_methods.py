@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cmgl_cli.errors import InputError
 from cmgl_cli.restoration.alternation import TwofoldConfig, restore
 from cmgl_cli.restoration.matrix_baselines import graph_lowpass, svd_fill, train_baseline
+from cmgl_cli.restoration.matrix_normal import restore_matrix_normal
 from cmgl_cli.restoration.peers import standardised_anomalies
 from cmgl_cli.restoration.seasons import SeasonalBasis
 from cmgl_cli.restoration.training import TrainingBatch, TrainingConfig, train
@@ -24,7 +25,7 @@ VARIANTS: dict[str, Variant] = {
     "no-graph-learning": "no-graph-learning",
 }
 NETWORKS = ("autoencoder", "gcn", "tgsr-dau", "llap-dau")
-MATRIX_METHODS = (*VARIANTS, "iterative", "graph-lowpass", "svd", *NETWORKS)
+MATRIX_METHODS = (*VARIANTS, "iterative", "matrix-normal", "graph-lowpass", "svd", *NETWORKS)
 RANK_CANDIDATES = (1, 2, 4, 8, 16)
 ITERATIVE_CANDIDATES = tuple(
     TwofoldConfig(mu=0.1, spatial=(theta, 1.0, 1.0), modality=(1.0, 1.0, 1.0), rank=rank, outer=outer)
@@ -100,6 +101,8 @@ def _restorer(method: str, epochs: int, seed: int) -> Callable[[Tensor, Tensor],
         return lambda observed, mask: graph_lowpass(observed, mask, seed=seed)
     if method == "svd":
         return lambda observed, mask: svd_fill(observed, mask, seed=seed)
+    if method == "matrix-normal":
+        return lambda observed, mask: restore_matrix_normal(observed, mask, seed=seed)
     if method == "iterative":
         return lambda observed, mask: restore(observed, mask, choose_config(observed, mask, seed=seed)).signal
     if method in NETWORKS or method in VARIANTS:

@@ -1,7 +1,7 @@
 """Restore a station record: arrays in, a filled record with standard errors, skill and graphs out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,87 +10,22 @@ from numpy.typing import NDArray
 from cmgl_cli.errors import InputError
 from cmgl_cli.restoration.alternation import TwofoldConfig, learn_modality, learn_spatial
 from cmgl_cli.restoration.blocks import restore_blocks
+from cmgl_cli.restoration.diagnostics import Diagnostics, Skill, diagnose, skill_of
 from cmgl_cli.restoration.holdout import transplanted_gaps
 from cmgl_cli.restoration.linear_operators import knn_edges
 from cmgl_cli.restoration.matrix_methods import MATRIX_METHODS, fill_with_matrices
 from cmgl_cli.restoration.peers import NEEDS_COORDINATES, PEERS, fill_with_peer
+from cmgl_cli.restoration.record import Stations, Variable
 from cmgl_cli.restoration.seasons import SeasonalBasis, seasonal_basis, typical_step
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+Filler = Callable[[Array], Array]
+
 COMPARED = ("climatology", "knn", "climatology-kriging", "mvn-em")
 METHODS = ("default", *PEERS, *MATRIX_METHODS)
 MAX_DENSE_STATIONS = 600
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A measured quantity.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    lower, upper : float or None
-        Physical bounds; fills are kept within, observations are not touched.
-    """
-
-    name: str
-    lower: float | None = None
-    upper: float | None = None
-
-
-@dataclass(frozen=True)
-class Stations:
-    """Where the stations are.
-
-    Attributes
-    ----------
-    names : sequence of str
-        One a station.
-    latitude, longitude : ndarray or None
-        Degrees; None where unknown (the method then has no map to lean on).
-    elevation : ndarray or None
-        Metres.
-    """
-
-    names: Sequence[str]
-    latitude: Array | None = None
-    longitude: Array | None = None
-    elevation: Array | None = None
-
-    def coordinates(self) -> Array | None:
-        """Return east, north (km) and elevation (in tens of metres), shape (n_stations, 2 or 3)."""
-        if self.latitude is None or self.longitude is None:
-            return None
-        north = np.asarray(self.latitude, float) * 111.195
-        east = np.asarray(self.longitude, float) * 111.195 * np.cos(np.radians(np.mean(self.latitude)))
-        columns = [east, north]
-        if self.elevation is not None and np.isfinite(self.elevation).all():
-            columns.append(np.asarray(self.elevation, float) / 10)
-        return np.stack(columns, axis=1)
-
-
-@dataclass(frozen=True)
-class Skill:
-    """Errors of one method on the hold-out cells of one variable, in its own units.
-
-    Attributes
-    ----------
-    variable, method : str
-        Names.
-    rmse, mae : float
-        Root mean squared and mean absolute error; NaN without hold-out cells.
-    n : int
-        Hold-out cells.
-    """
-
-    variable: str
-    method: str
-    rmse: float
-    mae: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -110,37 +45,6 @@ class TwofoldGraphs:
     spatial_edges: NDArray[np.int64]
     spatial_weights: Array
     modality_weights: Array
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """What a user should know about the record.
-
-    Attributes
-    ----------
-    dead_stations : list of str
-        Stations without any observation.
-    dead_series : list of (station, variable)
-        Series without any observation at stations that have others.
-    constant_series : list of (station, variable)
-        Series whose observations never change.
-    empty_times : list of int
-        Times at which nothing was observed: their fills are climatology and offsets alone.
-    same_place : list of (station, station)
-        Pairs at the same coordinates.
-    notes : list of str
-        Sentences: what was lost for want of coordinates, where the method does not beat a peer.
-    settings : dict
-        What hold-out chose.
-    """
-
-    dead_stations: list[str]
-    dead_series: list[tuple[str, str]]
-    constant_series: list[tuple[str, str]]
-    empty_times: list[int]
-    same_place: list[tuple[str, str]]
-    notes: list[str] = field(default_factory=list)
-    settings: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +81,7 @@ def restore_table(
     stations: Stations,
     variables: Sequence[Variable],
     *,
-    method: str = "default",
+    method: str | Filler = "default",
     compare: Sequence[str] = COMPARED,
     ordered: Sequence[tuple[str, str]] = (),
     seed: int = 0,
@@ -194,8 +98,9 @@ def restore_table(
         Names and, for all but the simplest, positions.
     variables : sequence of Variable
         Names and physical bounds.
-    method : str
-        One of `METHODS`.
+    method : str or callable
+        One of `METHODS`, or what fills a record, such as networks that were trained before (the skill table calls it
+        "network").
     compare : sequence of str
         Peers in the skill table; empty skips them.
     ordered : sequence of (str, str)
@@ -214,25 +119,28 @@ def restore_table(
     """
     values = np.array(values, dtype=np.float64)
     time = np.asarray(time)
-    _check(values, time, stations, variables, method)
+    if isinstance(method, str) and method not in METHODS:
+        raise InputError("unknown method", f"method={method!r}", f"known: {', '.join(METHODS)}")
+    _check(values, time, stations, variables)
     basis, period = seasonal_basis(time), steps_per_year(time)
     missing = np.isnan(values)
     coordinates = stations.coordinates()
     runner = _Runner(values, basis, period, stations, variables, seed)
     result = runner.run(method)
+    label = method if isinstance(method, str) else "network"
     filled = keep_physical(result.values, missing, variables, ordered)
     training = np.where(result.hidden, np.nan, values)
-    hold = {method: keep_physical(result.hidden_values, np.isnan(training), variables, ordered)}
+    hold = {label: keep_physical(result.hidden_values, np.isnan(training), variables, ordered)}
     for name in compare:
-        if name != method and (coordinates is not None or name not in NEEDS_COORDINATES):
+        if name != label and (coordinates is not None or name not in NEEDS_COORDINATES):
             fill = fill_with_peer(name, training, basis, coordinates)
             hold[name] = keep_physical(fill, np.isnan(training), variables, ordered)
     skill = [
-        _skill(variable.name, name, (fill - values)[..., v][result.hidden[..., v]])
+        skill_of(variable.name, name, (fill - values)[..., v][result.hidden[..., v]])
         for v, variable in enumerate(variables)
         for name, fill in hold.items()
     ]
-    diagnostics = _diagnose(values, stations, variables, skill, method)
+    diagnostics = diagnose(values, stations, variables, skill, label)
     diagnostics.settings.update(result.settings)
     graphs = learn_graphs(filled, basis, coordinates)
     return RestoredTable(filled, result.standard_error, missing, skill, diagnostics, graphs)
@@ -258,7 +166,7 @@ class _Runner:
     variables: Sequence[Variable]
     seed: int
 
-    def run(self, method: str) -> _Run:
+    def run(self, method: str | Filler) -> _Run:
         if method == "default":
             return self._default()
         missing = np.isnan(self.values)
@@ -267,7 +175,13 @@ class _Runner:
         error = np.where(hidden, hidden_values - self.values, np.nan)
         spread = np.array([_quantile(error[..., v]) for v in range(len(self.variables))])
         filled = self._fill(method, self.values)
-        return _Run(filled, np.where(missing, spread, 0.0), hidden, hidden_values, {"method": method})
+        return _Run(
+            filled,
+            np.where(missing, spread, 0.0),
+            hidden,
+            hidden_values,
+            {"method": method if isinstance(method, str) else "network"},
+        )
 
     def _default(self) -> _Run:
         root = np.array([_wants_root(self.values[..., v], variable) for v, variable in enumerate(self.variables)])
@@ -277,11 +191,12 @@ class _Runner:
         )
         return _Run(result.values, result.standard_error, result.hidden, result.hidden_values, settings)
 
-    def _fill(self, method: str, values: Array) -> Array:
+    def _fill(self, method: str | Filler, values: Array) -> Array:
+        if not isinstance(method, str):
+            return method(values)
         if method in PEERS:
             return fill_with_peer(method, values, self.basis, self.stations.coordinates())
-        length = 12 if self.period == 12 else 28
-        return fill_with_matrices(method, values, self.basis, length, seed=self.seed)
+        return fill_with_matrices(method, values, self.basis, window_length(self.period), seed=self.seed)
 
 
 def _quantile(error: Array) -> float:
@@ -300,6 +215,11 @@ def _wants_root(values: Array, variable: Variable) -> bool:
 def steps_per_year(time: NDArray[np.datetime64]) -> int:
     """Return the number of steps of a year (365 for days, 12 for months, at least 1)."""
     return max(1, round(365.2425 / typical_step(time)))
+
+
+def window_length(period: int) -> int:
+    """Return the steps of one matrix: a year of months, else the paper's 28."""
+    return 12 if period == 12 else 28
 
 
 def keep_physical(
@@ -366,64 +286,7 @@ def _least_squares(values: Array, design: Array) -> Array:
     return np.asarray(slopes, dtype=np.float64).reshape(-1, *values.shape[1:])
 
 
-def _skill(variable: str, method: str, error: Array) -> Skill:
-    if error.size == 0:
-        return Skill(variable, method, float("nan"), float("nan"), 0)
-    return Skill(variable, method, float(np.sqrt((error**2).mean())), float(np.abs(error).mean()), error.size)
-
-
-def _diagnose(
-    values: Array, stations: Stations, variables: Sequence[Variable], skill: list[Skill], method: str
-) -> Diagnostics:
-    known = np.isfinite(values)
-    alive: Mask = np.asarray(known.any(axis=0), dtype=bool)
-    dead: Mask = ~np.asarray(alive.any(axis=1), dtype=bool)
-    series = [(str(n), v.name) for n in stations.names for v in variables]
-    lonely = (~alive & ~dead[:, None]).reshape(-1)
-    low = np.where(known, values, np.inf).min(axis=0)
-    high = np.where(known, values, -np.inf).max(axis=0)
-    constant = ((low == high) & (known.sum(axis=0) > 2)).reshape(-1)
-    notes = [_verdict(variable.name, skill, method) for variable in variables]
-    if stations.coordinates() is None:
-        notes.append("no coordinates: no spatial kernel and no kriging; stations are related by their records alone")
-    return Diagnostics(
-        [str(n) for n, gone in zip(stations.names, dead, strict=True) if gone],
-        [pair for pair, gone in zip(series, lonely, strict=True) if gone],
-        [pair for pair, same in zip(series, constant, strict=True) if same],
-        np.flatnonzero(~known.any(axis=(1, 2))).tolist(),
-        _same_place(stations),
-        [note for note in notes if note],
-    )
-
-
-def _verdict(variable: str, skill: list[Skill], method: str) -> str:
-    rows = {row.method: row for row in skill if row.variable == variable}
-    own = rows.pop(method)
-    if own.n < 20:
-        return f"{variable}: {own.n} hold-out cells only, its skill and standard errors are not calibrated"
-    better = [f"{name} ({row.rmse:.4g})" for name, row in rows.items() if row.rmse < own.rmse]
-    return f"{variable}: {method} ({own.rmse:.4g}) does not beat {', '.join(better)} on hold-out" if better else ""
-
-
-def _same_place(stations: Stations) -> list[tuple[str, str]]:
-    coordinates = stations.coordinates()
-    if coordinates is None:
-        return []
-    _, index = np.unique(np.round(coordinates[:, :2], 3), axis=0, return_inverse=True)
-    first: dict[int, str] = {}
-    pairs = []
-    for name, place in zip(stations.names, index.reshape(-1).tolist(), strict=True):
-        if place in first:
-            pairs.append((first[place], str(name)))
-        first.setdefault(place, str(name))
-    return pairs
-
-
-def _check(
-    values: Array, time: NDArray[np.datetime64], stations: Stations, variables: Sequence[Variable], method: str
-) -> None:
-    if method not in METHODS:
-        raise InputError("unknown method", f"method={method!r}", f"known: {', '.join(METHODS)}")
+def _check(values: Array, time: NDArray[np.datetime64], stations: Stations, variables: Sequence[Variable]) -> None:
     if values.shape != (len(time), len(stations.names), len(variables)):
         shape = f"values {values.shape}, {len(time)} times, {len(stations.names)} stations, {len(variables)} variables"
         raise InputError("the record's shapes disagree", shape, "pass values as (time, station, variable)")

@@ -1,10 +1,11 @@
 """Train the unrolled network: Adam, clipped gradients, one checkpoint an epoch, resumable to the same bits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,6 +67,30 @@ class TrainingState:
     losses: tuple[float, ...] = ()
 
 
+def state_arrays(state: TrainingState) -> dict[str, np.ndarray]:
+    """Return a training state as named arrays, to store it where objects cannot be stored."""
+    arrays = {"epoch": np.array(state.epoch), "losses": np.array(state.losses, dtype=np.float64)}
+    arrays |= {f"model/{name}": tensor.numpy() for name, tensor in state.model.items()}
+    for index, moments in state.optimizer.get("state", {}).items():
+        arrays |= {f"optimizer/{index}/{name}": tensor.numpy() for name, tensor in moments.items()}
+    return arrays
+
+
+def state_from_arrays(arrays: Mapping[str, np.ndarray]) -> TrainingState:
+    """Return the training state that `state_arrays` made arrays of."""
+    model = {
+        name.removeprefix("model/"): torch.from_numpy(np.array(values))
+        for name, values in arrays.items()
+        if name.startswith("model/")
+    }
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, values in arrays.items():
+        if name.startswith("optimizer/"):
+            _, index, moment = name.split("/")
+            moments.setdefault(int(index), {})[moment] = torch.from_numpy(np.array(values))
+    return TrainingState(int(arrays["epoch"]), model, {"state": moments}, tuple(arrays["losses"].tolist()))
+
+
 def restoration_loss(restored: Tensor, batch: TrainingBatch, observed_weight: float) -> Tensor:
     """Return the mean squared error on hidden cells (35) plus ``observed_weight`` times that on observed ones."""
     mask = batch.mask.to(torch.bool)
@@ -108,7 +133,8 @@ def train(
     state = state or TrainingState()
     if state.epoch:
         model.load_state_dict(state.model)
-        optimizer.load_state_dict(deepcopy(state.optimizer))
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"param_groups": groups, **deepcopy(state.optimizer)})
     for epoch in range(state.epoch, config.epochs):
         order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(config.seed * 1_000_003 + epoch))
         losses = [_step(model, optimizer, batches[index], config) for index in order.tolist()]

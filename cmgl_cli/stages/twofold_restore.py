@@ -1,19 +1,42 @@
 """``cmgl twofold-restore``: station records with gaps in, the same records filled out, with standard errors."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter
 from cmgl_cli.datasets.stations import Restored, StationTable, diagnose, read_stations, write_restored
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.reports import png
+from cmgl_cli.reports.station_figures import parameters_figure, station_figures
+from cmgl_cli.restoration.record_network import (
+    TrainedNetwork,
+    fill_with_networks,
+    train_left_out,
+    window_years,
+    year_groups,
+)
+from cmgl_cli.restoration.seasons import seasonal_basis
 from cmgl_cli.restoration.synthetic import mcar_mask, outage_mask
-from cmgl_cli.restoration.table import COMPARED, METHODS, RestoredTable, Stations, Variable, restore_table
+from cmgl_cli.restoration.table import (
+    COMPARED,
+    METHODS,
+    RestoredTable,
+    Stations,
+    Variable,
+    restore_table,
+    steps_per_year,
+    window_length,
+)
+from cmgl_cli.restoration.training import TrainingConfig, TrainingState, state_arrays, state_from_arrays
+from cmgl_cli.restoration.unrolled import UnrolledConfig, UnrolledRestorer
 from cmgl_cli.settings import TwofoldRestoreConfig
 
 LAYOUTS: Mapping[str, Literal["own", "netcdf", "csv"]] = {".nc": "netcdf", ".csv": "csv"}
@@ -30,6 +53,10 @@ def prepare(job: Job) -> Prepared:
         raise UsageError(
             "unknown method", f"twofold-restore: method = {config.method!r}", suggest(config.method, METHODS)
         )
+    if "model" in job.inputs and config.method not in {"default", "paper"}:
+        raise UsageError(
+            "--model is the paper's method", f"twofold-restore: method = {config.method!r}", "leave out one of the two"
+        )
     table = read_stations(config.input, config.stations, variables=config.variables or None, frequency=config.frequency)
     unknown = [name for name in config.exclude if name not in table.stations]
     if unknown:
@@ -41,7 +68,7 @@ def prepare(job: Job) -> Prepared:
 
 
 def compute(job: Job, table: StationTable, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
-    """Restore the record; with --simulate, first hide observed cells and report the errors there."""
+    """Restore the record, or learn networks on it; with --simulate, first hide observed cells."""
     config: TwofoldRestoreConfig = job.config
     for finding in diagnose(table):
         job.console.warn(f"{finding.sentence}: {', '.join(finding.names[:8])}" if finding.names else finding.sentence)
@@ -52,6 +79,21 @@ def compute(job: Job, table: StationTable, inputs: Mapping[str, Artifact], out: 
         f"twofold-restore: {table.frequency} record, {values.shape[0]} times x {values.shape[1]} stations x "
         f"{values.shape[2]} variables, {np.isnan(values).mean():.1%} missing"
     )
+    if job.step.variant == "network":
+        _train(job, replace(table, values=values), out)
+    else:
+        _restore(job, table, values, hidden, inputs, out)
+
+
+def _restore(  # noqa: PLR0913
+    job: Job,
+    table: StationTable,
+    values: np.ndarray,
+    hidden: np.ndarray,
+    inputs: Mapping[str, Artifact],
+    out: ArtifactWriter,
+) -> None:
+    config: TwofoldRestoreConfig = job.config
     variables = [_variable(name, table.units[i], values[..., i]) for i, name in enumerate(table.variables)]
     ordered = [pair for pair in ORDERED if set(pair) <= set(table.variables)]
     compare = COMPARED if config.compare else ()
@@ -60,12 +102,73 @@ def compute(job: Job, table: StationTable, inputs: Mapping[str, Artifact], out: 
         table.time,
         _stations(job, table),
         variables,
-        method=config.method,
+        method=_filler(inputs["model"], table) if "model" in inputs else config.method,
         compare=compare,
         ordered=ordered,
         seed=config.seed,
     )
     _write(out, table, result, hidden)
+
+
+def _train(job: Job, table: StationTable, out: ArtifactWriter) -> None:
+    """Learn one network a group of years left out, and one on all; a checkpoint an epoch."""
+    config: TwofoldRestoreConfig = job.config
+    basis = seasonal_basis(table.time)
+    length = min(window_length(steps_per_year(table.time)), len(table.time))
+    groups = year_groups(window_years(table.time, length), config.folds)
+    training = TrainingConfig(epochs=config.epochs, seed=config.seed)
+    stored = out.load_checkpoint() or {}
+    done = sum(len(stored.get(f"{fold}/losses", ())) for fold in range(len(groups)))
+    if done:
+        job.console.info(f"twofold-restore (network): going on after {done} of {len(groups) * config.epochs} epochs")
+    networks = []
+    with job.console.progress("training", len(groups) * config.epochs, "epochs", done) as ticker:
+        for fold, left_out in enumerate(groups):
+            known = {name.partition("/")[2]: a for name, a in stored.items() if name.startswith(f"{fold}/")}
+
+            def keep(state: TrainingState, fold: int = fold) -> None:
+                stored.update({f"{fold}/{name}": array for name, array in state_arrays(state).items()})
+                out.save_checkpoint(stored)
+                ticker.advance()
+
+            state = state_from_arrays(known) if known else None
+            networks.append(
+                train_left_out(table.values, table.time, basis, length, left_out, training, state=state, on_epoch=keep)
+            )
+    _write_networks(out, table, networks, length)
+
+
+def _write_networks(out: ArtifactWriter, table: StationTable, networks: Sequence[TrainedNetwork], length: int) -> None:
+    pairs = [(year, fold) for fold, one in enumerate(networks) for year in sorted(one.left_out)]
+    out.write("variable", np.array(table.variables, dtype=object))
+    out.write("length", np.array([length]))
+    out.write("rank", np.array([one.network.config.rank for one in networks]))
+    out.write("left_out/year", np.array([year for year, _ in pairs], dtype=np.int64))
+    out.write("left_out/fold", np.array([fold for _, fold in pairs], dtype=np.int64))
+    out.write("losses", np.array([one.losses for one in networks]))
+    out.write("error", np.array([one.error for one in networks]))
+    for name in networks[0].network.state_dict():
+        values = [one.network.state_dict()[name].numpy() for one in networks]
+        out.write(f"parameters/{name}", np.stack(values))
+
+
+def _filler(artifact: Artifact, table: StationTable) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what fills a record with the networks of an artifact."""
+    variables = tuple(artifact["variable"].tolist())
+    if variables != table.variables:
+        raise InputError(
+            "the networks were learnt on other variables",
+            f"{artifact.path}: {', '.join(variables)}; the record has {', '.join(table.variables)}",
+            "choose them with --variables, or train anew",
+        )
+    length, basis = int(artifact["length"][0]), seasonal_basis(table.time)
+    years, folds = artifact["left_out/year"], artifact["left_out/fold"]
+    networks = []
+    for fold, rank in enumerate(artifact["rank"].tolist()):
+        network = UnrolledRestorer(UnrolledConfig(rank=rank))
+        network.load_state_dict({k: torch.from_numpy(v[fold]) for k, v in artifact.group("parameters").items()})
+        networks.append(TrainedNetwork(network, frozenset(years[folds == fold].tolist()), (), float("nan")))
+    return lambda values: fill_with_networks(networks, values, table.time, basis, length)
 
 
 def _stations(job: Job, table: StationTable) -> Stations:
@@ -165,7 +268,31 @@ def _simulated(truth: np.ndarray, result: RestoredTable, hidden: np.ndarray) -> 
 
 
 def summarize(artifact: Artifact, job: Job) -> None:
-    """Print the hold-out skill of every variable, what to beware of, and export when asked to."""
+    """Print what came out, draw it, and export when asked to."""
+    if job.step.variant == "network":
+        _summarize_networks(artifact, job)
+    else:
+        _summarize_restoration(artifact, job)
+
+
+def _summarize_networks(artifact: Artifact, job: Job) -> None:
+    years, folds = artifact["left_out/year"], artifact["left_out/fold"]
+    losses, error = artifact["losses"], artifact["error"]
+    rows = []
+    for fold in range(len(losses)):
+        own = years[folds == fold]
+        name = f"{own.min()}-{own.max()}" if len(own) > 1 else str(own[0]) if len(own) else "none"
+        rows.append(
+            (name, round(float(losses[fold, -1]), 5), None if np.isnan(error[fold]) else round(float(error[fold]), 4))
+        )
+    job.console.table("networks", ("years left out", "training loss", "error there / climatology"), rows)
+    if job.config.figures:
+        _draw(job, {"parameters": parameters_figure(artifact.group("parameters"))})
+    model = f"cmgl twofold-restore --input ... --model {job.output}"
+    job.console.fields("twofold-restore", {"output": str(job.output), "apply it": model})
+
+
+def _summarize_restoration(artifact: Artifact, job: Job) -> None:
     filled, hidden = artifact["filled"], artifact["hidden"]
     variables, units = artifact["variable"].tolist(), artifact["unit"].tolist()
     skill = artifact.group("skill")
@@ -193,10 +320,17 @@ def summarize(artifact: Artifact, job: Job) -> None:
     for note in artifact["notes"].tolist():
         if note:
             job.console.warn(note)
+    if job.config.figures:
+        _draw(job, station_figures(artifact, job.config.show))
     values = {"filled": f"{int(filled.sum())} of {filled.size} cells ({filled.mean():.1%})", "output": str(job.output)}
     if job.config.export:
         values["exported"] = ", ".join(map(str, _export(artifact, job)))
     job.console.fields("twofold-restore", values)
+
+
+def _draw(job: Job, figures: Mapping[str, Figure]) -> None:
+    for name, figure in figures.items():
+        job.output.with_name(f"{job.output.stem}-{name}.png").write_bytes(png(figure))
 
 
 def _export(artifact: Artifact, job: Job) -> tuple[Path, ...]:
