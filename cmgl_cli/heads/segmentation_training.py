@@ -77,9 +77,9 @@ class DecoderHistory:
     loss : list of float
         Mean training loss of each epoch.
     score : dict of int to float
-        Validation score by epoch (from 1).
+        Validation score by epoch; 0 is before training.
     best_epoch : int
-        Epoch whose weights were kept.
+        Epoch whose weights were kept; 0 where training did not help.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -201,6 +201,10 @@ def _train(decoder: nn.Module, task: TrainingTask, settings: DecoderSettings) ->
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
     history, best = DecoderHistory(best_epoch=settings.epochs), None
+    if task.validate is not None:
+        # Some decoders start as classifiers that need no training; training has to improve on that.
+        history.score[0] = _validated(decoder, task.validate)
+        history.best_epoch, best = 0, deepcopy(decoder.state_dict())
     for epoch in range(1, settings.epochs + 1):
         decoder.train()
         losses = [
@@ -216,9 +220,8 @@ def _train(decoder: nn.Module, task: TrainingTask, settings: DecoderSettings) ->
         history.loss.append(float(np.mean(losses)))
         schedule.step()
         if task.validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
-            decoder.eval()
-            history.score[epoch] = task.validate(decoder)
-            if best is None or history.score[epoch] > history.score[history.best_epoch]:
+            history.score[epoch] = _validated(decoder, task.validate)
+            if history.score[epoch] > history.best_score:
                 best, history.best_epoch = deepcopy(decoder.state_dict()), epoch
     if best is not None:
         decoder.load_state_dict(best)
@@ -300,6 +303,11 @@ def tune_decoder(
     decoder = build()
     decoder.load_state_dict(winner.state)
     return decoder.eval(), winner, trials
+
+
+def _validated(decoder: nn.Module, validate: Callable[[nn.Module], float]) -> float:
+    decoder.eval()
+    return validate(decoder)
 
 
 @torch.no_grad()

@@ -94,9 +94,17 @@ def test_training_learns_and_keeps_the_best_epoch() -> None:
     settings = DecoderSettings(epochs=30, learning_rate=0.03, validate_every=5)
     history = train_decoder(head, TASK, settings)
     assert len(history.loss) == 30 and history.loss[-1] < history.loss[0]
-    assert list(history.score) == [5, 10, 15, 20, 25, 30]
+    assert list(history.score) == [0, 5, 10, 15, 20, 25, 30] and history.score[0] == before
     assert history.best_score == max(history.score.values()) == pytest.approx(mean_iou(head))
     assert history.best_score > before + 0.2
+
+
+def test_training_that_does_harm_is_undone() -> None:
+    decoder = fresh()
+    worse = TrainingTask(lambda _: TRAIN, torch.ones(N_CLASSES), lambda head: -float(head.classifier.weight.norm()))
+    start = decoder.classifier.weight.detach().clone()
+    history = train_decoder(decoder, worse, DecoderSettings(epochs=4, learning_rate=0.1, validate_every=2))
+    assert history.best_epoch == 0 and torch.equal(decoder.classifier.weight, start)
 
 
 def test_tuning_returns_the_best_candidate_and_is_deterministic() -> None:
