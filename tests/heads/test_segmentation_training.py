@@ -101,7 +101,9 @@ def test_training_learns_and_keeps_the_best_epoch() -> None:
 
 def test_training_that_does_harm_is_undone() -> None:
     decoder = fresh()
-    worse = TrainingTask(lambda _: TRAIN, torch.ones(N_CLASSES), lambda head: -float(head.classifier.weight.norm()))
+    worse = TrainingTask(
+        lambda _: TRAIN, torch.ones(N_CLASSES), lambda head: -float(head.classifier.weight.detach().norm())
+    )
     start = decoder.classifier.weight.detach().clone()
     history = train_decoder(decoder, worse, DecoderSettings(epochs=4, learning_rate=0.1, validate_every=2))
     assert history.best_epoch == 0 and torch.equal(decoder.classifier.weight, start)
