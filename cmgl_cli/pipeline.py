@@ -122,7 +122,7 @@ STEPS: tuple[Step, ...] = (
         1,
         "network",
         "network.h5",
-        ignores=frozenset({"method", "compare"}),
+        ignores=frozenset({"method", "compare", "bounds"}),
         alone=True,
     ),
     Step("experiment", "", 1, "experiment", "experiment.h5", alone=True),

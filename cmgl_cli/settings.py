@@ -249,6 +249,7 @@ class TwofoldRestoreConfig:
     end: str | None = option(None, "Last time taken, as 1990-12.")
     frequency: str | None = option(None, "hourly, daily or monthly, where it should not be recognised.")
     simulate: str | None = option(None, "Hide observed cells and report the errors there: mcar:0.3 or outage:0.3:14.")
+    bounds: tuple[str, ...] = option((), "Physical bounds of filled values, as rain=0:,humidity=0:100.")
     compare: bool = option(True, "Also print the hold-out skill of simpler methods.")
     train: bool = option(False, "Learn the paper's unrolled network on the record; --model applies it.", results=False)
     epochs: int = option(30, "Of --train.", least=1)

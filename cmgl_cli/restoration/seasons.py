@@ -167,7 +167,7 @@ def _shrunk(deviation: Array, variance: Array, order: NDArray[np.int64], use: ND
         terms = order == k
         noise = variance[use][:, terms]
         # a station whose gaps leave a coefficient open says nothing of the spread, however large its own error
-        weight = 1 / np.maximum(noise + np.median(noise), np.finfo(float).tiny) ** 2
+        weight = 1 / np.maximum(noise + np.median(noise), 1e-100) ** 2
         between = max(0.0, float(np.average(deviation[use][:, terms] ** 2 - noise, weights=weight)))
         total = between + variance[:, terms]
         result[:, terms] = deviation[:, terms] * np.divide(between, total, out=np.zeros_like(total), where=total > 0)

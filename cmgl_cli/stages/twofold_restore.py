@@ -64,12 +64,15 @@ def prepare(job: Job) -> Prepared:
     kept = [name for name in table.stations if name not in config.exclude]
     if config.exclude or config.start or config.end:
         table = table.select(stations=kept, start=config.start, end=config.end)
+    _bounds(config.bounds, table.variables)
     return Prepared({"stations": table.digest()}, table)
 
 
 def compute(job: Job, table: StationTable, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     """Restore the record, or learn networks on it; with --simulate, first hide observed cells."""
     config: TwofoldRestoreConfig = job.config
+    for note in table.notes:
+        job.console.warn(note)
     for finding in diagnose(table):
         job.console.warn(f"{finding.sentence}: {', '.join(finding.names[:8])}" if finding.names else finding.sentence)
     values = table.values.copy()
@@ -94,7 +97,10 @@ def _restore(  # noqa: PLR0913
     out: ArtifactWriter,
 ) -> None:
     config: TwofoldRestoreConfig = job.config
-    variables = [_variable(name, table.units[i], values[..., i]) for i, name in enumerate(table.variables)]
+    given = _bounds(config.bounds, table.variables)
+    variables = [
+        given.get(name) or _variable(name, table.units[i], values[..., i]) for i, name in enumerate(table.variables)
+    ]
     ordered = [pair for pair in ORDERED if set(pair) <= set(table.variables)]
     compare = COMPARED if config.compare else ()
     result = restore_table(
@@ -191,6 +197,23 @@ def _variable(name: str, unit: str, values: np.ndarray) -> Variable:
     lower = 0.0 if len(seen) and seen.min() == 0 else None
     upper = 100.0 if unit.strip() in {"%", "percent"} and len(seen) and seen.max() <= 100 else None
     return Variable(name, lower=lower, upper=upper)
+
+
+def _bounds(texts: Sequence[str], names: Sequence[str]) -> dict[str, Variable]:
+    """Return the variables whose bounds were typed, as ``name=lower:upper`` with either side left out."""
+    found = {}
+    for text in texts:
+        match = re.fullmatch(r"(.+)=([-+\d.eE]*):([-+\d.eE]*)", text)
+        try:
+            lower, upper = (float(part) if part else None for part in match.groups()[1:]) if match else (None, None)
+        except ValueError:
+            match = None
+        if not match or (lower is not None and upper is not None and lower > upper):
+            raise UsageError("not a pair of bounds", f"--bounds {text}", "write rain=0: or humidity=0:100")
+        if match[1] not in names:
+            raise UsageError("--bounds names a variable that is not there", match[1], suggest(match[1], names))
+        found[match[1]] = Variable(match[1], lower, upper)
+    return found
 
 
 def _hidden(config: TwofoldRestoreConfig, values: np.ndarray) -> np.ndarray:
