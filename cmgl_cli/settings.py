@@ -171,6 +171,7 @@ class FitGraphsConfig:
     )
     preserve_penalty: bool = option(True, "Compare sharpnesses at equal total penalty.")
     rho: tuple[float, ...] = option(GRID, "Penalty of the common graph; several values are searched.", least=0.0)
+    scale_rho: bool = option(False, "Multiply rho by the number of classes.")
     gamma: tuple[float, ...] = option(
         GRID, "Penalty of the class-specific graphs; several values are searched.", least=0.0
     )

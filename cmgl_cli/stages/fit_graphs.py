@@ -143,6 +143,7 @@ def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Gri
         strictness=config.strictness,
         midpoint=_midpoint(config.midpoint, prior),
         preserve_penalty=config.preserve_penalty,
+        scale_rho=config.scale_rho,
         tol=config.tol,
         fit_options={
             "solver": config.solver,
@@ -175,9 +176,11 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
     best, weights = selection.best, selection.weights
     level = best.gamma * (penalty_scale(weights) if config.preserve_penalty else 1.0)
 
+    rho = best.rho * (len(weights) if config.scale_rho else 1)
+
     def refit(correlations: np.ndarray) -> JointResult:
         return fit_joint(
-            correlations, weights, best.rho, level, tol=1e-5, ridge=config.ridge, weight_floor=config.weight_floor
+            correlations, weights, rho, level, tol=1e-5, ridge=config.ridge, weight_floor=config.weight_floor
         )
 
     with job.console.progress("fit-graphs: stability", config.stability, "fits") as ticker:
