@@ -295,6 +295,11 @@ def summarize(artifact: Artifact, job: Job) -> None:
         job.console.warn(
             f"{job.step.label}: {', '.join(edges_of_grid)} chosen at the end of the grid; a wider one may do better"
         )
+    if {"rho", "gamma"} & set(edges_of_grid) and k.any():
+        job.console.warn(
+            f"{job.step.label}: where the grid of rho or gamma ends, a prior may be taken for the penalty it relieves, "
+            "not for what it says; widen --rho and --gamma before reading anything into k"
+        )
 
 
 def _say_what_the_prior_was_worth(selection: Mapping[str, np.ndarray], job: Job) -> None:
