@@ -23,7 +23,7 @@ from cmgl_cli.settings import STAGE_CONFIGS
 app = typer.Typer(
     name="cmgl",
     help="Learn the sparse dependency graph of multimodal data, and use it.\n\n"
-    "The stages, in order: render-text, extract, distill, prior, fit-graphs, classify. "
+    "The stages, in order: render-text, extract, distill, prior, fit-graphs, then classify or segment. "
     "Each reads artifacts, computes, and writes one artifact below artifacts/NAME/.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -38,6 +38,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 COMMON: dict[str, tuple[Any, Any, Any]] = {
     "dataset": (str | None, None, typer.Option(help="Name of the dataset (see: cmgl datasets).")),
     "root": (Path | None, None, typer.Option(help="Folder the datasets lie in. Default: $CMGL_DATA, then ./data.")),
+    "dataset_options": (
+        str | None,
+        None,
+        typer.Option(help="Options of the dataset's reader as YAML: '{masks: labels, classes: [road, sky]}'."),
+    ),
     "name": (str | None, None, typer.Option(help="Name of the experiment. Default: the dataset's name.")),
     "artifacts": (Path | None, None, typer.Option(help="Folder of all experiments. Default: artifacts.")),
     "config": (Path | None, None, typer.Option(help="YAML file with settings; flags win over it.")),
@@ -58,6 +63,9 @@ EXTRA: dict[str, dict[str, tuple[Any, Any, Any]]] = {
     },
     "experiment": {"list": (bool, False, typer.Option("--list", help="Show the experiments there are."))},
 }
+EXTRA["segment"] = {
+    "images": (Path | None, None, typer.Option(help="Label every image below this folder with a learnt decoder.")),
+}
 EXAMPLES = {
     "render-text": "cmgl render-text --dataset digits --preview pages.png",
     "extract": "cmgl extract --dataset digits --encoder builtin:tiny",
@@ -65,6 +73,7 @@ EXAMPLES = {
     "prior": "cmgl prior --dataset digits --direction text-to-image",
     "fit-graphs": "cmgl fit-graphs --dataset digits --rho 0.05 --gamma 0.1 --k 0",
     "classify": "cmgl classify --dataset digits",
+    "segment": "cmgl segment --dataset digits",
     "twofold-restore": "cmgl twofold-restore --input observations.csv --stations stations.csv --export filled.nc",
     "experiment": "cmgl experiment twofold-synthetic --quick",
 }
@@ -104,7 +113,7 @@ def _stage_command(stage: str) -> Callable[..., None]:
 
     def command(**typed: Any) -> None:
         console = Console(typed["quiet"], typed["as_json"], typed["debug"])
-        settled = {key: typed[key] for key in (*settings, "dataset", "root", "name", "artifacts")}
+        settled = {key: typed[key] for key in (*settings, "dataset", "root", "dataset_options", "name", "artifacts")}
         paths = {key: typed[key] for key in (*roles, "output")}
         if typed.get("list"):
             _guarded(console, lambda: _list_experiments(console))
@@ -314,10 +323,11 @@ def demo_command(
     _guarded(console, body)
 
 
-def _finish_run(job: Job) -> None:
+def _finish_run(jobs: list[Job]) -> None:
     from cmgl_cli.reports.experiment import write_report
 
-    summarize(job)
+    for job in jobs:
+        summarize(job)
     html, markdown = write_report(job.run)
     job.console.fields("report", {"page": html.resolve(), "text": markdown.resolve()})
 

@@ -1,18 +1,22 @@
 """From what was typed to the steps that run: implied settings, outputs, shards."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cmgl_cli.artifacts import read_header
 from cmgl_cli.config import RunConfig, build_run
 from cmgl_cli.console import Console
 from cmgl_cli.errors import UsageError
 from cmgl_cli.pipeline import Step, execute, make_job, steps_of, summarize
+from cmgl_cli.settings import STAGE_CONFIGS
 from cmgl_cli.sharding import Shard, requested_shard, shard_path
 
 OWN_PRIORS = (".npz", ".npy", ".csv")
+# what of extract decides how an image is encoded
+_ENCODING = ("encoder", "revision", "dtype", "precision", "attention", "max_patches", "store")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ def run_stage(
     request: Request, console: Console, *, force: bool = False, dry_run: bool = False, verify: bool = False
 ) -> None:
     """Run one stage in all variants that the settings ask for, and say what came out."""
+    if request.stage == "segment" and request.options["images"] is not None:
+        encode, request = _photographs(request)
+        run_stage(encode, console, force=force, dry_run=dry_run, verify=verify)
     imply = {
         "extract": _with_implied,
         "fit-graphs": _with_own_matrices,
@@ -82,6 +89,46 @@ def _with_implied(request: Request) -> Request:
         return request
     settings["name"] = settings["name"] or settings["dataset"] or fallback
     return replace(request, settings=settings)
+
+
+def _photographs(request: Request) -> tuple[Request, Request]:
+    """Return what encodes a folder of images as the training images were, and what labels them then.
+
+    Raises
+    ------
+    UsageError
+        No experiment is named, so there is no decoder.
+    InputError
+        The experiment has no features.
+    """
+    folder = Path(request.options["images"]).resolve()
+    run = build_run(request.config, request.settings, request.stage)
+    if not run.name:
+        raise UsageError(
+            "no experiment named whose decoder shall label these images",
+            f"cmgl segment --images {request.options['images']}",
+            "add --name NAME (the folder below artifacts/ that holds decoder.h5)",
+        )
+    known = read_header(run.folder / "features.h5", "features")[0].config
+    encoding = {key: known[key] for key in _ENCODING if known.get(key) is not None}
+    settings = {**dict.fromkeys(_field_names("extract")), **encoding, "modality": "image"}
+    common = {key: request.settings[key] for key in ("root", "artifacts", "dataset_options")}
+    settings |= {**common, "dataset": None, "name": run.name, "device": request.settings["device"]}
+    features = request.paths["features"] or run.folder / f"{folder.name}.features.h5"
+    paths = {"renders": None, "output": features}
+    options = {"images": folder, "shard": None, "merge": False}
+    encode = Request("extract", None, settings, paths, options)
+    output = request.paths["output"] or run.folder / f"{folder.name}.segmentation.h5"
+    label = replace(
+        request,
+        settings={**request.settings, "mode": "predict", "baselines": False},
+        paths={**request.paths, "features": features, "output": output},
+    )
+    return encode, label
+
+
+def _field_names(stage: str) -> list[str]:
+    return [item.name for item in fields(STAGE_CONFIGS[stage])]
 
 
 def _named_after_input(request: Request) -> Request:
@@ -128,12 +175,12 @@ def _shard(request: Request) -> Shard:
 def _steps(request: Request, run: RunConfig, shard: Shard, console: Console) -> list[Step]:
     steps = steps_of(run, request.stage)
     if request.stage == "extract":
-        # rendered texts are few: the first process encodes them all, and there is nothing to join
+        # texts and masks are quickly done: the first process does them all, and there is nothing to join
         if request.options["merge"] or shard.index > 0:
             steps = [step for step in steps if step.variant == "image"]
         elif request.settings["modality"] is None and not (run.folder / "renders.h5").exists():
             console.info("extract (text): no rendered texts yet; cmgl render-text makes them")
-            steps = [step for step in steps if step.variant == "image"]
+            steps = [step for step in steps if step.variant != "text"]
     if request.paths["output"] is not None and len(steps) > 1:
         raise UsageError(
             f"--output names one file, but {request.stage} would write {len(steps)}",

@@ -27,8 +27,10 @@ class RunConfig:
     root : Path or None
         Where datasets lie; None looks at ``CMGL_DATA`` and then ``./data``.
     artifacts : Path
-    until : str
-        The last stage that ``cmgl run`` brings up to date.
+    dataset_options : mapping
+        Options of the dataset's reader, such as the folder its masks lie in.
+    until : tuple of str
+        The stages that ``cmgl run`` is for; what they read is brought up to date first.
     stages : mapping
         Stage name to its config.
     """
@@ -37,7 +39,8 @@ class RunConfig:
     dataset: str | None
     root: Path | None
     artifacts: Path
-    until: str
+    dataset_options: Mapping[str, Any]
+    until: tuple[str, ...]
     stages: Mapping[str, Any]
 
     @property
@@ -46,7 +49,8 @@ class RunConfig:
         return self.artifacts / self.name
 
 
-TOP_KEYS = {"name": str, "dataset": str, "root": Path, "artifacts": Path, "until": str, "seed": int}
+TOP_KEYS = {"name": str, "dataset": str, "root": Path, "artifacts": Path, "until": tuple[str, ...], "seed": int}
+OPTIONS = "dataset_options"
 
 
 def build_run(
@@ -72,21 +76,37 @@ def build_run(
     where = str(yaml_path) if yaml_path else "configuration"
     layers: dict[str, dict[str, Any]] = {name: _section(document, name, where) for name in STAGE_CONFIGS}
     top = {key: value for key, value in document.items() if key not in layers}
-    _check_keys(top, TOP_KEYS, where, "key", also=STAGE_CONFIGS)
+    options = top.pop(OPTIONS, None)
+    _check_keys(top, (*TOP_KEYS, OPTIONS), where, "key", also=STAGE_CONFIGS)
     _merge_environment(layers, top, environment)
     typed = {key: value for key, value in (flags or {}).items() if value is not None}
+    options = _options(typed.pop(OPTIONS, options), where)
     top.update({key: typed.pop(key) for key in list(typed) if key in TOP_KEYS and (key != "seed" or stage is None)})
     if stage:
         layers[stage].update(typed)
     stages = {name: _build(STAGE_CONFIGS[name], name, layer, top.get("seed")) for name, layer in layers.items()}
-    return _run_config(top, stages, where)
+    return _run_config(top, options, stages, where)
 
 
-def _run_config(top: dict[str, Any], stages: dict[str, Any], where: str) -> RunConfig:
+def _options(given: Any, where: str) -> dict[str, Any]:
+    """Return the dataset's options from a YAML mapping, or from the text of one."""
+    try:
+        parsed = yaml.safe_load(given) if isinstance(given, str) else given
+    except yaml.YAMLError:
+        parsed = given
+    if parsed is None:
+        return {}
+    if not isinstance(parsed, dict) or not all(isinstance(key, str) for key in parsed):
+        raise _bad(OPTIONS, given, where, "write a mapping: {masks: FOLDER, classes: [NAME, NAME]}")
+    return parsed
+
+
+def _run_config(top: dict[str, Any], options: dict[str, Any], stages: dict[str, Any], where: str) -> RunConfig:
     values = {key: _convert(value, TOP_KEYS[key] | None, key, where, {}) for key, value in top.items()}
-    until = values.get("until") or "classify"
-    if until not in STAGE_CONFIGS:
-        raise _bad("until", until, where, suggest(until, STAGE_CONFIGS))
+    until = values.get("until") or ("classify",)
+    for stage in until:
+        if stage not in STAGE_CONFIGS:
+            raise _bad("until", stage, where, suggest(stage, STAGE_CONFIGS))
     name = values.get("name") or values.get("dataset") or ""
     if name and (Path(name).name != name or name in {".", ".."}):
         raise UsageError("a name must be a plain folder name", f"name = {name!r}", "leave out slashes")
@@ -95,6 +115,7 @@ def _run_config(top: dict[str, Any], stages: dict[str, Any], where: str) -> RunC
         values.get("dataset"),
         values.get("root"),
         values.get("artifacts") or Path("artifacts"),
+        types.MappingProxyType(options),
         until,
         types.MappingProxyType(stages),
     )

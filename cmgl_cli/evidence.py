@@ -54,6 +54,14 @@ class Evidence:
         """Return how often each edge comes back when `fit` sees subsamples; `advance` is called after each."""
         raise _needs_samples("--stability")
 
+    def prior(self, prior: np.ndarray) -> np.ndarray:
+        """Return the prior of every edge [C, p, p] of what the prior artifact says."""
+        return prior
+
+    def for_all(self, values: np.ndarray) -> np.ndarray:
+        """Return one row a class of the artifact, of one a class that was fitted."""
+        return np.asarray(values)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the artifact holds of it."""
         counts = np.zeros(len(self.classes)) if self.counts is None else self.counts

@@ -23,6 +23,7 @@ class Input:
     """One artifact a step reads: its role (also the name of the flag), its usual file name and schema.
 
     What is not `implied` is read only when its path is given.
+    What a portable one was made from need not be what lies beside it: a decoder labels images it never saw.
     """
 
     role: str
@@ -30,6 +31,7 @@ class Input:
     schema: str
     required: bool = True
     implied: bool = True
+    portable: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Step:
         Settings that decide nothing in this variant.
     alone : bool
         It is not part of the chain that ``cmgl run`` brings up to date.
+    needs_masks : bool
+        It has nothing to do for a dataset without masks.
+    room : str
+        Module below ``cmgl_cli.stages``, where it is not the stage's.
     settles_fast : bool
         What it reads beside artifacts can be looked at in milliseconds, so `status` does it.
     """
@@ -59,6 +65,8 @@ class Step:
     ignores: frozenset[str] = frozenset()
     settles_fast: bool = False
     alone: bool = False
+    needs_masks: bool = False
+    room: str = ""
 
     @property
     def label(self) -> str:
@@ -67,8 +75,8 @@ class Step:
 
     @property
     def module(self) -> str:
-        """The module that computes it."""
-        return "cmgl_cli.stages." + self.stage.replace("-", "_")
+        """The module that computes it: the stage's, or the variant's own."""
+        return "cmgl_cli.stages." + (self.room or self.stage.replace("-", "_"))
 
 
 _FEATURES = Input("features", "features.h5", "features")
@@ -77,11 +85,22 @@ _NODES = Input("nodes", "nodes.h5", "nodes")
 _PRIOR = Input("prior", "prior.h5", "prior")
 _GRAPHS = Input("graphs", "graphs.h5", "graphs", required=False)
 _PATCH_GRAPHS = Input("patch_graphs", "patch_graphs.h5", "graphs", required=False)
+_REGION_GRAPHS = Input("region_graphs", "region_graphs.h5", "graphs")
 _OPTIONAL_FEATURES = Input("features", "features.h5", "features", required=False)
+_MASKS = Input("masks", "masks.h5", "masks")
+_OPTIONAL_MASKS = Input("masks", "masks.h5", "masks", required=False)
+_DECODER = Input("model", "decoder.h5", "decoder", portable=True)
+
+_OF_THE_ENCODER = frozenset(
+    {"encoder", "revision", "dtype", "precision", "attention", "max_patches", "store"}  # masks are not encoded
+)
+_OF_TRAINING = frozenset({"decoder", "graph", "epochs", "learning_rate", "dice", "batch_size", "seed"})
+_OF_REGIONS = frozenset({"region", "windows", "appearance"})
+_OF_PREDICTION = frozenset({"split", "probabilities"})
 
 STEPS: tuple[Step, ...] = (
     Step("render-text", "", 1, "renders", "renders.h5", settles_fast=True),
-    Step("extract", "image", 1, "features", "features.h5"),
+    Step("extract", "image", 1, "features", "features.h5", ignores=frozenset({"mask_size"})),
     Step(
         "extract",
         "text",
@@ -89,11 +108,12 @@ STEPS: tuple[Step, ...] = (
         "features",
         "text_features.h5",
         (Input("renders", "renders.h5", "renders"),),
-        ignores=frozenset({"split", "limit", "seed"}),
+        ignores=frozenset({"split", "limit", "seed", "mask_size"}),
     ),
-    Step("distill", "", 1, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES)),
+    Step("extract", "mask", 1, "masks", "masks.h5", ignores=_OF_THE_ENCODER, needs_masks=True, room="extract_masks"),
+    Step("distill", "", 1, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES, _OPTIONAL_MASKS)),
     Step("prior", "", 1, "prior", "prior.h5", (_NODES,)),
-    Step("fit-graphs", "image", 2, "graphs", "graphs.h5", (_NODES, _PRIOR)),
+    Step("fit-graphs", "image", 2, "graphs", "graphs.h5", (_NODES, _PRIOR), ignores=_OF_REGIONS),
     Step(
         "fit-graphs",
         "patch",
@@ -101,10 +121,41 @@ STEPS: tuple[Step, ...] = (
         "graphs",
         "patch_graphs.h5",
         (_NODES, _PRIOR, _OPTIONAL_FEATURES, _TEXT_FEATURES),
+        ignores=_OF_REGIONS,
+    ),
+    Step(
+        "fit-graphs",
+        "region",
+        1,
+        "graphs",
+        "region_graphs.h5",
+        (_NODES, _PRIOR, _FEATURES, _MASKS),
+        ignores=frozenset({"scope"}),
+        needs_masks=True,
     ),
     Step("fit-graphs", "given", 2, "graphs", "graphs.h5", alone=True),
     Step(
         "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
+    ),
+    Step(
+        "segment",
+        "train",
+        1,
+        "decoder",
+        "decoder.h5",
+        (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS),
+        ignores=_OF_PREDICTION,
+        room="segment_train",
+    ),
+    Step(
+        "segment",
+        "predict",
+        1,
+        "segmentation",
+        "segmentation.h5",
+        (_DECODER, _FEATURES),
+        ignores=_OF_TRAINING,
+        room="segment_predict",
     ),
     Step(
         "twofold-restore",
@@ -126,6 +177,16 @@ STEPS: tuple[Step, ...] = (
         alone=True,
     ),
     Step("experiment", "", 1, "experiment", "experiment.h5", alone=True),
+)
+
+
+# the setting of a stage that says which of its variants are wanted, and the words that mean all
+_SELECTORS: Mapping[str, tuple[str, frozenset[str]]] = MappingProxyType(
+    {
+        "extract": ("modality", frozenset({"all"})),
+        "fit-graphs": ("observations", frozenset({"auto"})),
+        "segment": ("mode", frozenset({"all"})),
+    }
 )
 
 
@@ -158,10 +219,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a stage found out before computing: digests of what it reads beside artifacts, and what it opened."""
+    """What a stage found out before computing: digests of what it reads beside artifacts, and what it opened.
+
+    `wanted` names what is to be made beside the output, and so again, even where the output is up to date.
+    """
 
     digests: Mapping[str, str] = field(default_factory=dict)
     state: Any = None
+    wanted: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,33 +239,48 @@ class StepState:
 
 
 def steps_of(run: RunConfig, stage: str | None = None) -> list[Step]:
-    """Return the steps that the settings switch on: of one stage, or of all up to the last one wanted."""
-    order, wanted = list(run.stages), []
+    """Return the steps that the settings switch on: of one stage, or those wanted and all that they read."""
     if stage is None and run.stages["fit-graphs"].covariance:
         raise UsageError(
             "covariances of your own are fitted by one command, not by a chain of stages",
             f"fit-graphs: covariance = {str(run.stages['fit-graphs'].covariance)!r}",
             "run: cmgl fit-graphs --config FILE, or take the key out",
         )
-    for step in STEPS:
-        due = step.stage == stage if stage else not step.alone and order.index(step.stage) <= order.index(run.until)
-        if due and _switched_on(step, run.stages[step.stage]):
-            wanted.append(_with_own_prior(step) if getattr(run.stages[step.stage], "own_prior", None) else step)
-    return wanted
+    own_prior = run.stages["fit-graphs"].own_prior
+    chosen = [_with_own_prior(step) if own_prior else step for step in STEPS if _switched_on(step, run)]
+    if stage:
+        return [step for step in chosen if step.stage == stage]
+    wanted = {step.output for step in chosen if step.stage in run.until}
+    for step in reversed(chosen):
+        if step.output in wanted:
+            wanted.update(item.file for item in step.inputs)
+    return [step for step in chosen if step.output in wanted and not step.alone]
 
 
-def _switched_on(step: Step, config: Any) -> bool:
-    """Say whether the settings of its stage ask for this variant."""
+def _switched_on(step: Step, run: RunConfig) -> bool:
+    """Return whether the settings ask for a step: by its name, or with all others that the dataset has data for."""
+    config = run.stages[step.stage]
     if step.stage == "fit-graphs" and (config.covariance or step.variant == "given"):
         return bool(config.covariance) and step.variant == "given"
     if step.stage == "twofold-restore":
         return (step.variant == "network") == config.train
-    selector = {"extract": "modality", "fit-graphs": "observations"}.get(step.stage)
-    return (getattr(config, selector) if selector else "all") in {"all", "both", step.variant}
+    key, everything = _SELECTORS.get(step.stage, ("", frozenset()))
+    word = getattr(config, key) if key else step.variant
+    if word == "both":
+        return step.variant in {"image", "patch"}
+    return word == step.variant or (word in everything and (not step.needs_masks or _has_masks(run)))
+
+
+def _has_masks(run: RunConfig) -> bool:
+    from cmgl_cli.datasets import has_masks
+
+    return run.dataset is not None and has_masks(run.dataset, run.root, **run.dataset_options)
 
 
 def _with_own_prior(step: Step) -> Step:
-    """Return the step without its prior artifact: the user's own takes its place."""
+    """Return the step of fit-graphs without its prior artifact: the user's own takes its place."""
+    if step.stage != "fit-graphs":
+        return step
     return replace(step, inputs=tuple(item for item in step.inputs if item.role != "prior"))
 
 
@@ -248,7 +328,7 @@ def execute(job: Job) -> bool:
     module = importlib.import_module(job.step.module)
     prepared: Prepared = module.prepare(job)
     identity = _identity(job, headers, prepared.digests)
-    reasons = _reasons(job.output, identity)
+    reasons = _reasons(job.output, identity) or ([prepared.wanted] if prepared.wanted else [])
     if not reasons and not job.force:
         job.console.info(f"{job.step.label}: up to date ({job.output})")
         return False
@@ -276,13 +356,14 @@ def status(run: RunConfig, console: Console) -> list[StepState]:
     return list(states.values())
 
 
-def run_all(run: RunConfig, console: Console, *, force: bool = False, verify: bool = False) -> Job:
-    """Bring every stale step of an experiment up to date; return the last job."""
-    steps = steps_of(run)
-    for step in steps:
+def run_all(run: RunConfig, console: Console, *, force: bool = False, verify: bool = False) -> list[Job]:
+    """Bring every stale step of an experiment up to date; return the jobs of the stages it is for."""
+    wanted = []
+    for step in steps_of(run):
         job = make_job(step, run, console, force=force, verify=verify)
         execute(job)
-    return job
+        wanted += [job] if job.step.stage in run.until else []
+    return wanted
 
 
 def _state(step: Step, run: RunConfig, console: Console, upstream: Mapping[str, StepState]) -> StepState:
@@ -345,7 +426,7 @@ def _read_inputs(job: Job) -> dict[str, tuple[Identity, str]]:
         headers[role] = read_header(path, declared[role].schema)
     for role, (identity, _) in headers.items():
         for other, entry in identity.inputs.items():
-            if other in headers and entry["digest"] != headers[other][1]:
+            if other in headers and not declared[role].portable and entry["digest"] != headers[other][1]:
                 raise StaleError(
                     f"the {role} artifact was made from another {other} artifact than the one given",
                     f"{job.inputs[role]} wants {entry['digest'][:19]}, {job.inputs[other]} is {headers[other][1][:19]}",

@@ -84,7 +84,10 @@ class ExtractConfig:
     encoder: str = option(DEFAULT_ENCODER, "A hub id, a local directory, or builtin:tiny.")
     revision: str | None = option(None, "Revision of a hub id.")
     modality: str = option(
-        "all", "What to encode: images, rendered texts, or both.", choices=("all", "image", "text"), results=False
+        "all",
+        "What to read: images, rendered texts, masks, or all there are.",
+        choices=("all", "image", "text", "mask"),
+        results=False,
     )
     split: tuple[str, ...] = option((), "Only these splits. Default: all.")
     limit: int | None = option(None, "At most so many images, drawn evenly over splits and classes.", least=1)
@@ -95,6 +98,7 @@ class ExtractConfig:
     attention: str = option("sdpa", "Implementation of the encoder's attention.", choices=("sdpa", "eager"))
     max_patches: int | None = option(None, "Most patches of an image, for NaFlex encoders.", least=1)
     store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
+    mask_size: int = option(112, "Rows and columns of the stored masks, which training sees.", least=8, most=1024)
     batch_size: str = option("auto", "Images a batch; auto halves it when memory runs out.", results=False)
     workers: int = option(2, "Threads that decode images while the encoder computes.", least=1, most=256, results=False)
     device: str = _device()
@@ -108,6 +112,14 @@ class DistillConfig:
 
     nodes: int = option(64, "Number of graph nodes p.", least=2, most=1024)
     key_width: int = option(64, "Attention width d_k.", least=1, most=4096)
+    proxy: str = option(
+        "auto",
+        "What the nodes are learned for: image classes, or pixel classes (auto: where images show several classes).",
+        choices=("auto", "image", "pixel"),
+    )
+    balance: float = option(
+        0.5, "Pixel classes weigh their frequency to minus this power: 0 not at all, 1 all alike.", least=0.0, most=1.0
+    )
     wout: Literal["per_node", "shared"] = option(
         "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
     )
@@ -152,11 +164,24 @@ class FitGraphsConfig:
         "A prior of your own, [p, p] or [C, p, p] in [0, 1]: npz, npy, CSV or HDF5. --prior takes the first three too."
     )
     observations: str = option(
-        "both",
-        "One observation is an image's z, or each patch, or fit both kinds.",
-        choices=("image", "patch", "both"),
+        "auto",
+        "One observation is an image's z, or each patch of its images, or each patch that a mask gives to the class; "
+        "auto fits all there are data for, both the first two.",
+        choices=("auto", "image", "patch", "region", "both"),
         results=False,
     )
+    region: str = option(
+        "patch",
+        "What a class is observed by, given masks: each of its patches, their mean in an image, or z of the images "
+        "that show it.",
+        choices=("patch", "mean", "image"),
+    )
+    windows: str = option(
+        "3,0",
+        "Surroundings that belong to the observation of a region's patch: means over windows of odd sides in patches, "
+        "0 for the whole image, or none.",
+    )
+    appearance: bool = option(True, "Regions also have nodes that see pixels: colour, contrast and edges of a cell.")
     scope: str = option(
         "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
     )
@@ -232,6 +257,42 @@ class ClassifyConfig:
 
 
 @dataclass(frozen=True)
+class SegmentConfig:
+    """Learn to label pixels with the graphs, and label them."""
+
+    mode: str = option(
+        "all", "Learn a decoder, predict with it, or both.", choices=("all", "train", "predict"), results=False
+    )
+    decoder: str = option(
+        "unet",
+        "What labels pixels. paper: equations (19) to (22); linear: the baseline.",
+        choices=("unet", "hybrid", "generative", "paper", "linear"),
+    )
+    graph: str = option(
+        "per-class",
+        "Which graphs: each class its own, one mixed for every image, the common one; or a control.",
+        choices=("per-class", "mixture", "common", "random", "diagonal", "none"),
+    )
+    split: str = option("test", "The split to label; all labels every image.")
+    baselines: bool = option(True, "Also train the linear head and the controls, and compare.")
+    epochs: int = option(60, "Passes over the training part.", least=1)
+    learning_rate: float = option(3e-3, "Peak learning rate of AdamW.", least=1e-7)
+    dice: float = option(0.0, "Weight of the Dice loss beside the cross-entropy.", least=0.0)
+    batch_size: int = option(16, "Images a training step.", least=1)
+    probabilities: bool = option(False, "Also store class probabilities, before enlarging.")
+    png: Path | None = _path("Also write every label map to this folder, in the dataset's own convention.")
+    figures: bool = option(True, "Write a sheet of examples and what the nodes see beside the output.", results=False)
+    explain: tuple[str, ...] = option(
+        (), "Draw nodes and graphs on these images (ids). Default: the first.", results=False
+    )
+    memory: float = option(
+        2.0, "Gigabytes of patch tokens kept in memory; more is streamed.", least=0.05, results=False
+    )
+    device: str = _device()
+    seed: int = _seed()
+
+
+@dataclass(frozen=True)
 class TwofoldRestoreConfig:
     """Fill the gaps of station records, with standard errors."""
 
@@ -290,6 +351,7 @@ STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
         "prior": PriorConfig,
         "fit-graphs": FitGraphsConfig,
         "classify": ClassifyConfig,
+        "segment": SegmentConfig,
         "twofold-restore": TwofoldRestoreConfig,
         "experiment": ExperimentConfig,
     }

@@ -130,6 +130,21 @@ _FEATURES = Schema(
     },
 )
 
+_MASKS = Schema(
+    "masks",
+    1,
+    "The masks of a dataset at the resolution that training sees, row by row as its features.",
+    {
+        **_SAMPLES,
+        "mask": _field("n row column", "int", "class of each pixel, an index into mask_classes, or ignore_label"),
+        "mask_classes": _field("m", "str", "names of the mask values; the background first where there is one"),
+        "ignore_label": _field("one", "int", "value of pixels that count nowhere"),
+        "palette": _field("m 3", "int", "the dataset's own colours", optional=True),
+        "known": _field("n", "bool", "False where there is no mask, or none that can be read"),
+        "problem": _field("n", "str", "why it could not be read; empty otherwise"),
+    },
+)
+
 _NODES = Schema(
     "nodes",
     1,
@@ -188,6 +203,11 @@ _GRAPHS = Schema(
         "counts": _field("c", "int", "observations a class; 0 where given covariances came without"),
         "k": _field("c", "float", "sharpness of the prior"),
         "weights": _field("c node node", "float", "penalty weights W_c (11)"),
+        "appearance": _field("one", "int", "how many of the first nodes see pixels", optional=True),
+        "windows": _field("w", "int", "surroundings of a patch that its observation holds", optional=True),
+        "borrowed": _field(
+            "c", "bool", "True where a class had too few observations and has the mean graph", optional=True
+        ),
         "transform/*": _field("...", "any", "the nonparanormal transform"),
         "selection/*": _field("...", "any", "the tables of the search over k, rho and gamma"),
         "history/*": _field("...", "any", "objective and certificate against iterations"),
@@ -212,6 +232,46 @@ _CLASSIFICATION = Schema(
         "table/*": _field("...", "any", "the comparison: one row a method"),
         "per_class/*": _field("...", "any", "precision, recall, F1 and support of every class"),
         "reliability/*": _field("...", "any", "calibration bins"),
+    },
+)
+
+_DECODER = Schema(
+    "decoder",
+    1,
+    "What labels pixels: the distillation, the observations' transform, the graphs, and every decoder learned.",
+    {
+        "classes": _field("m", "str", "names of the mask values"),
+        "offset": _field("one", "int", "1 where the first of them is a background and no image class"),
+        "ignore_label": _field("one", "int", "value of pixels that count nowhere, in the masks learned from"),
+        "palette": _field("m 3", "int", "colour of each class"),
+        "grid": _field("two", "int", "patch rows and columns"),
+        "chosen": _field("one", "str", "the decoder that predicts"),
+        "picture_size": _field("one", "int", "rows and columns of the images that decoders look at"),
+        "weights/*": _field("...", "any", "weights of the distillation, by name"),
+        "transform/*": _field("...", "any", "the nonparanormal transform of the observations"),
+        "graphs/*": _field("...", "any", "precision, common, means, priors and windows that decoders score with"),
+        "decoders/*": _field("...", "any", "state of every decoder, by its name and the parameter's"),
+        "history/*": _field("...", "any", "training loss and validation score of every decoder"),
+        "table/*": _field("...", "any", "the comparison on the validation part: one row a decoder"),
+    },
+)
+
+_SEGMENTATION = Schema(
+    "segmentation",
+    1,
+    "Label maps at the size of the images, with what masks say of them.",
+    {
+        "classes": _field("m", "str", "names of the labels"),
+        "palette": _field("m 3", "int", "colour of each class"),
+        "id": _field("n", "str", "sample"),
+        "split": _field("n", "str", "its split"),
+        "size": _field("n 2", "int", "rows and columns of the image"),
+        "map/values": _field("pixel", "int", "labels of all images, row by row, one image after the other"),
+        "map/offsets": _field("n+1", "int", "image i has map/values[offsets[i]:offsets[i+1]]"),
+        "probability": _field("n m row column", "float", "class probabilities before enlarging", optional=True),
+        "confusion": _field("m m", "int", "rows: true class; columns: predicted, in pixels", optional=True),
+        "per_class/*": _field("...", "any", "IoU, Dice, accuracy and boundary F-score of every class"),
+        "table/*": _field("...", "any", "the comparison on images with masks: one row a decoder"),
     },
 )
 
@@ -268,10 +328,13 @@ SCHEMAS: Mapping[str, Schema] = MappingProxyType(
         for schema in (
             _RENDERS,
             _FEATURES,
+            _MASKS,
             _NODES,
             _PRIOR,
             _GRAPHS,
             _CLASSIFICATION,
+            _DECODER,
+            _SEGMENTATION,
             _RESTORATION,
             _NETWORK,
             _EXPERIMENT,

@@ -20,6 +20,7 @@ from cmgl_cli.datasets.registry import (
     data_root,
     dataset_spec,
     find_datasets,
+    has_masks,
     open_dataset,
 )
 from cmgl_cli.datasets.sampling import subset
@@ -36,6 +37,7 @@ __all__ = [
     "data_root",
     "dataset_spec",
     "find_datasets",
+    "has_masks",
     "load_image",
     "open_dataset",
     "read_texts",

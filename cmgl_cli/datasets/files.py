@@ -180,6 +180,10 @@ class FileDataset(Dataset):
             return None
         return align_mask(self._decode_mask(mask_path, sample), image_path, mask_path)
 
+    def _mask_size(self, sample: Sample) -> int | None:
+        path = self._mask_paths.get(sample.id)
+        return path.stat().st_size if path is not None and path.is_file() else None
+
     def _decode_mask(self, path: Path, sample: Sample) -> np.ndarray:
         """Read a mask file as indices of ``mask_classes``, as it is stored."""
         values = load_mask(path, self.mask_values.colours, grey=self.mask_values.threshold is not None)

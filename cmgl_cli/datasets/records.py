@@ -240,6 +240,20 @@ class Dataset(ABC):
                 digest.update(block)
         return digest.hexdigest()
 
+    def mask_fingerprint(self, samples: Sequence[Sample]) -> str:
+        """Return the SHA-256 of what masks are read from: their sizes on disk, and how values are read."""
+        values = self.mask_values
+        palette = None if values.colours is None else values.colours.tolist()
+        record = [self.mask_classes, values.stored, values.ignored, values.threshold, palette]
+        digest = hashlib.sha256(json.dumps([*record, self.fingerprint(samples)]).encode())
+        for sample in samples:
+            digest.update(json.dumps(self._mask_size(sample)).encode())
+        return digest.hexdigest()
+
+    def _mask_size(self, sample: Sample) -> int | None:
+        """Return the bytes of a sample's mask file; None where it has none, or it is held in arrays."""
+        return None
+
     def _pixels(self, sample: Sample) -> Iterator[bytes]:
         """Yield the bytes of images that are held in arrays; files are known by their size."""
         return iter(())

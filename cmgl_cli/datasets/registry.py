@@ -148,6 +148,14 @@ def open_dataset(name: str, root: Path | str | None = None, **options: Any) -> D
     return reader(home, **options)  # type: ignore[call-arg]
 
 
+def has_masks(name: str, root: Path | str | None = None, **options: Any) -> bool:
+    """Return whether a dataset comes with masks, at most by looking for a folder: nothing is listed or decoded."""
+    spec = dataset_spec(name)
+    if spec.name == "folder":
+        return root is not None and (Path(root).expanduser() / str(options.get("masks", "masks"))).is_dir()
+    return spec.task == "segmentation" or (spec.bundled and spec.load().has_masks is not Dataset.has_masks)
+
+
 def find_datasets(root: Path | str | None = None) -> list[FoundDataset]:
     """Look for every dataset that comes in a published layout.
 

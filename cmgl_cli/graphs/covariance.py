@@ -21,7 +21,8 @@ class Moments:
 
     Attributes
     ----------
-    counts : ndarray [C], int64
+    counts : ndarray [C], float64
+        Observations, or the sum of their weights.
     means : ndarray [C, p], float64
     scatter : ndarray [C, p, p], float64
         Sum of (x - mean)(x - mean)^T of each class.
@@ -30,12 +31,15 @@ class Moments:
     def __init__(self, n_classes: int, p: int):
         if n_classes < 1 or p < 1:
             raise InputError("moments need classes and nodes", f"C = {n_classes}, p = {p}", "use positive numbers")
-        self.counts = np.zeros(n_classes, dtype=np.int64)
+        self.counts = np.zeros(n_classes)
         self.means = np.zeros((n_classes, p))
         self.scatter = np.zeros((n_classes, p, p))
 
-    def update(self, observations: ArrayLike, labels: ArrayLike) -> "Moments":
-        """Add ``observations`` [n, p] with ``labels`` [n], or one label for the whole block."""
+    def update(self, observations: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> "Moments":
+        """Add ``observations`` [n, p] with ``labels`` [n], or one label for the whole block; weighted where given.
+
+        ``weights`` [n] are positive: an observation of weight two counts as two equal ones.
+        """
         block = np.asarray(observations, dtype=np.float64)
         classes = np.broadcast_to(np.asarray(labels), block.shape[:1])
         if block.ndim != 2 or block.shape[1] != self.means.shape[1]:
@@ -54,11 +58,19 @@ class Moments:
                 f"labels in {classes.min()}..{classes.max()}",
                 f"use integers 0..{len(self.counts) - 1}",
             )
+        each = _checked_weights(weights, len(block))
         for label in np.unique(classes):
-            rows = block if (classes == label).all() else block[classes == label]
-            mean = rows.mean(axis=0)
+            chosen = classes == label
+            rows = block if chosen.all() else block[chosen]
+            if each is None:
+                mean = rows.mean(axis=0)
+                centred = rows - mean
+                self._add(int(label), len(rows), mean, centred.T @ centred)
+                continue
+            share = each[chosen]
+            mean = share @ rows / share.sum()
             centred = rows - mean
-            self._add(int(label), len(rows), mean, centred.T @ centred)
+            self._add(int(label), float(share.sum()), mean, (centred * share[:, None]).T @ centred)
         return self
 
     def merge(self, other: "Moments") -> "Moments":
@@ -68,10 +80,18 @@ class Moments:
                 "accumulators differ in shape", f"{other.means.shape} and {self.means.shape}", "use equal C and p"
             )
         for label in np.flatnonzero(other.counts):
-            self._add(int(label), int(other.counts[label]), other.means[label], other.scatter[label])
+            self._add(int(label), float(other.counts[label]), other.means[label], other.scatter[label])
         return self
 
-    def _add(self, label: int, count: int, mean: Array, scatter: Array) -> None:
+    def of(self, classes: ArrayLike) -> "Moments":
+        """Return a copy with the named classes only, in that order."""
+        chosen = np.asarray(classes)
+        part = Moments(len(chosen), self.means.shape[1])
+        part.counts, part.means = self.counts[chosen], self.means[chosen]
+        part.scatter = self.scatter[chosen]
+        return part
+
+    def _add(self, label: int, count: float, mean: Array, scatter: Array) -> None:
         total = self.counts[label] + count
         shift = mean - self.means[label]
         self.scatter[label] += scatter + np.outer(shift, shift) * (self.counts[label] * count / total)
@@ -94,6 +114,19 @@ class Moments:
         if not centred:
             result = result + self.means[:, :, None] * self.means[:, None, :]
         return (result + result.transpose(0, 2, 1)) / 2
+
+
+def _checked_weights(weights: ArrayLike | None, rows: int) -> Array | None:
+    if weights is None:
+        return None
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (rows,) or not (np.isfinite(values).all() and (values > 0).all()):
+        raise InputError(
+            "weights must be one positive number an observation",
+            f"shape {values.shape} for {rows} rows",
+            "correct them",
+        )
+    return values
 
 
 def class_covariances(z: ArrayLike, labels: ArrayLike, n_classes: int | None = None, centred: bool = True) -> Array:

@@ -147,6 +147,10 @@ class PixelProxy(nn.Module):
         weights = torch.ones(n_classes) if class_weights is None else torch.as_tensor(class_weights)
         self.register_buffer("class_weights", weights.to(torch.get_default_dtype()))
 
+    def forward(self, z: Tensor) -> Tensor:
+        """Return presence logits [B, C] of z [B, p]."""
+        return self.presence(z)
+
     def evaluate(self, distiller: Distiller, batch: ProxyBatch) -> tuple[Tensor, Tensor]:
         """Return the two losses' weighted sum and the logits [B, C, H, W] at the size of the label maps.
 

@@ -140,7 +140,7 @@ def _attention(run: RunConfig) -> list[Section]:
 
 def _image_pictures(run: RunConfig, nodes: Artifact) -> list[tuple[str, np.ndarray, np.ndarray]]:
     try:
-        dataset: Dataset | None = open_dataset(run.dataset, run.root) if run.dataset else None
+        dataset: Dataset | None = open_dataset(run.dataset, run.root, **run.dataset_options) if run.dataset else None
     except CmglError:
         dataset = None  # the report outlives the dataset's folder
     if dataset is None:

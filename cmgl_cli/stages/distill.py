@@ -1,6 +1,7 @@
 """``cmgl distill``: patch tokens in, semantic nodes of every sample out."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError
+from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.nodes.crossfitting import cross_fitted, fold_assignment
 from cmgl_cli.nodes.distillation import Distiller, distill_batch
 from cmgl_cli.nodes.padding import PatchValidity
-from cmgl_cli.nodes.proxies import ImageProxy
+from cmgl_cli.nodes.proxies import ImageProxy, PixelProxy, balanced_weights
 from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
 from cmgl_cli.nodes.training import ProxyData, TrainingResult, TrainingSettings, train_proxy
 from cmgl_cli.pipeline import Job, Prepared
@@ -20,6 +22,26 @@ from cmgl_cli.settings import DistillConfig
 
 BLOCK_ROWS = 64
 GIB = 2**30
+# an epoch of pixels is many gradients even in small batches, and C label maps an image take memory
+PIXEL_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the nodes are learned from: the rows of the two parts, and label maps where pixels are the task."""
+
+    features: Artifact
+    table: SampleTable
+    train: np.ndarray
+    validation: np.ndarray
+    maps: LabelMaps | None = None
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class numbers [n] or presences [n, C]; None where the targets are label maps."""
+        if self.maps is not None:
+            return None
+        return self.table.presence if self.table.multi_label else self.table.label
 
 
 def prepare(job: Job) -> Prepared:
@@ -34,15 +56,16 @@ def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: Artifact
     if "text_features" in inputs:
         modalities["text"] = inputs["text_features"]
     tables = {name: SampleTable.read(artifact) for name, artifact in modalities.items()}
-    blocks = out.declare_blocks(*(_spec(name, modalities[name], job.config, tables["image"]) for name in modalities))
-    parts = _parts(modalities["image"], tables["image"])
-    result = _train(job, modalities["image"], tables["image"], parts, out)
-    crossed = _cross_fit(job, modalities["image"], tables["image"], parts, result) if job.config.folds > 1 else {}
+    lesson = _lesson(job, inputs, tables["image"])
+    tables["image"] = lesson.table
+    blocks = out.declare_blocks(*(_spec(name, modalities[name], job.config, lesson.table) for name in modalities))
+    result = _train(job, lesson, lesson.train, out)
+    crossed = _cross_fit(job, lesson, result) if job.config.folds > 1 else {}
     with job.console.progress("distill", sum(map(len, tables.values())), "samples") as ticker:
         for (name, artifact), rows in zip(modalities.items(), blocks, strict=True):
-            _apply(name, artifact, result, rows, job.config.keep_nodes, ticker)
+            _apply(name, artifact, result, rows, job.config.keep_nodes, ticker, len(lesson.table.classes))
     if crossed:
-        blocks[0]["image/z"][parts[0]] = crossed["z"]
+        blocks[0]["image/z"][lesson.train] = crossed["z"]
         out.write("history/fold_agreement", crossed["agreement"])
     for name, artifact in modalities.items():
         for key, values in tables[name].to_arrays(name).items():
@@ -91,9 +114,31 @@ def _spec(name: str, features: Artifact, config: DistillConfig, images: SampleTa
     return BlockSpec(rows, BLOCK_ROWS, fields)
 
 
-def _parts(features: Artifact, table: SampleTable) -> tuple[np.ndarray, np.ndarray]:
+def _lesson(job: Job, inputs: Mapping[str, Artifact], table: SampleTable) -> Lesson:
+    """Choose the proxy task: pixels where there are masks and images show several classes, else image classes."""
+    features = inputs["features"]
+    maps = LabelMaps.read(inputs["masks"], table.ids, features.path) if "masks" in inputs else None
+    table = maps.table if maps is not None else table
+    single = (table.label >= 0) | ~table.labelled
+    wanted = job.config.proxy
+    if wanted == "auto":
+        wanted = "pixel" if maps is not None and (not single.all() or len(table.classes) < 2) else "image"
+    if wanted == "image":
+        return Lesson(features, table, *_parts(features, table, table.labelled))
+    if maps is None:
+        raise InputError(
+            "the pixel proxy needs masks",
+            f"{job.output.parent}: no masks.h5",
+            f"run: {job.command('extract')} --modality mask, or choose --proxy image",
+        )
+    train, validation = _parts(features, table, maps.known)
+    require_one_grid(features)
+    return Lesson(features, table, train, validation, maps)
+
+
+def _parts(features: Artifact, table: SampleTable, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and the rows to validate on."""
-    usable = features["valid"] & table.labelled
+    usable = features["valid"] & known
     train = np.flatnonzero(usable & (table.parts == "train"))
     validation = np.flatnonzero(usable & (table.parts == "validation"))
     if len(train) == 0 or len(validation) == 0:
@@ -106,23 +151,17 @@ def _parts(features: Artifact, table: SampleTable) -> tuple[np.ndarray, np.ndarr
     return train, validation
 
 
-def _train(
-    job: Job,
-    features: Artifact,
-    table: SampleTable,
-    parts: tuple[np.ndarray, np.ndarray],
-    out: ArtifactWriter | None = None,
-) -> TrainingResult:
+def _train(job: Job, lesson: Lesson, train: np.ndarray, out: ArtifactWriter | None = None) -> TrainingResult:
     """Train probes and proxy head; with `out`, keep a checkpoint an epoch and go on from the last one."""
     config: DistillConfig = job.config
     device = choose_device(config.device)
-    width, classes = features.stream("features").shape[2], len(table.classes)
+    width = lesson.features.stream("features").shape[2]
     distiller = Distiller(width, config.nodes, config.key_width, wout=config.wout, seed=config.seed).to(device)
     torch.manual_seed(config.seed)
-    proxy = ImageProxy(classes, config.nodes, multi_label=table.multi_label).to(device)
-    labels = table.presence if table.multi_label else table.label
-    train, validation = parts
-    data = ProxyData(_reader(features, train, config), _reader(features, validation, config, shuffle=False), labels)
+    proxy = _proxy(config, lesson, train).to(device)
+    data = ProxyData(
+        _reader(lesson, train, config), _reader(lesson, lesson.validation, config, shuffle=False), lesson.labels
+    )
     settings = TrainingSettings(
         epochs=config.epochs,
         learning_rate=config.learning_rate,
@@ -143,47 +182,63 @@ def _train(
         return train_proxy(distiller, proxy, data, settings, resume=resume, on_epoch=keep)
 
 
-def _cross_fit(
-    job: Job,
-    features: Artifact,
-    table: SampleTable,
-    parts: tuple[np.ndarray, np.ndarray],
-    reference: TrainingResult,
-) -> dict[str, np.ndarray]:
+def _proxy(config: DistillConfig, lesson: Lesson, train: np.ndarray) -> ImageProxy | PixelProxy:
+    if lesson.maps is None:
+        return ImageProxy(len(lesson.table.classes), config.nodes, multi_label=lesson.table.multi_label)
+    return PixelProxy(
+        len(lesson.maps.classes),
+        config.nodes,
+        config.key_width,
+        require_one_grid(lesson.features),
+        ignore_label=lesson.maps.ignore_label,
+        class_weights=balanced_weights(lesson.maps.pixels(train), config.balance),
+    )
+
+
+def _cross_fit(job: Job, lesson: Lesson, reference: TrainingResult) -> dict[str, np.ndarray]:
     """Return z of the training rows [n, p] from folds that never saw them, in the reference's coordinates."""
-    train, validation = parts
-    folds = fold_assignment(table.label[train], job.config.folds, job.config.seed)
-    z_reference = _z(features, train, reference, job.config)
+    train = lesson.train
+    folds = fold_assignment(lesson.table.label[train], job.config.folds, job.config.seed)
+    z_reference = _z(lesson, train, reference, job.config)
     z_folds = []
     for fold in range(job.config.folds):
         job.console.info(f"distill: fold {fold + 1} of {job.config.folds}")
-        result = _train(job, features, table, (train[folds != fold], validation))
-        z_folds.append(_z(features, train, result, job.config))
+        result = _train(job, lesson, train[folds != fold])
+        z_folds.append(_z(lesson, train, result, job.config))
     z, agreement = cross_fitted(z_reference, np.array(z_folds), folds)
     return {"z": z, "agreement": agreement}
 
 
-def _z(features: Artifact, rows: np.ndarray, result: TrainingResult, config: DistillConfig) -> np.ndarray:
-    batches = _reader(features, rows, config, shuffle=False).epoch()
+def _z(lesson: Lesson, rows: np.ndarray, result: TrainingResult, config: DistillConfig) -> np.ndarray:
+    batches = _reader(lesson, rows, config, shuffle=False).epoch()
     return np.concatenate([distill_batch(result.distiller, b.patches, b.aligned.get("valid"))[1] for b in batches])
 
 
-def _reader(features: Artifact, rows: np.ndarray, config: DistillConfig, shuffle: bool = True) -> BlockShuffledReader:
-    source = features.stream("features")
-    aligned = PatchValidity(features["grid"], source.shape[1])
+def _reader(lesson: Lesson, rows: np.ndarray, config: DistillConfig, shuffle: bool = True) -> BlockShuffledReader:
+    source = lesson.features.stream("features")
+    validity = PatchValidity(lesson.features["grid"], source.shape[1])
+    aligned: dict[str, Any] = {"valid": validity} if validity.any_padding else {}
+    if lesson.maps is not None:
+        aligned["mask"] = lesson.maps.maps
     return BlockShuffledReader(
         source,
         rows,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size if lesson.maps is None else min(config.batch_size, PIXEL_BATCH),
         seed=config.seed,
         shuffle=shuffle,
-        aligned={"valid": aligned} if aligned.any_padding else None,
+        aligned=aligned or None,
         plan=ReaderPlan(memory_bytes=int(config.memory * GIB)),
     )
 
 
-def _apply(
-    name: str, features: Artifact, result: TrainingResult, rows: BlockSet, keep_nodes: bool, ticker: Any
+def _apply(  # noqa: PLR0913 (one call, inside the loop over modalities)
+    name: str,
+    features: Artifact,
+    result: TrainingResult,
+    rows: BlockSet,
+    keep_nodes: bool,
+    ticker: Any,
+    classes: int,
 ) -> None:
     """Write the nodes of one modality, block by block; unreadable samples keep zeros."""
     source, readable = features.stream("features"), features["valid"]
@@ -197,7 +252,8 @@ def _apply(
         weights = np.ones(patches.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
         pooled = np.einsum("bnd,bn->bd", patches.astype(np.float32), weights) / weights.sum(axis=1, keepdims=True)
         with torch.inference_mode():
-            logits = result.proxy(torch.from_numpy(z).to(result.distiller.query.device)).cpu().numpy()
+            # of pixel classes, a background that comes first is no image class
+            logits = result.proxy(torch.from_numpy(z).to(result.distiller.query.device)).cpu().numpy()[:, -classes:]
         block = {"z": z, "attention": attention, "pooled": pooled, "proxy": logits}
         if nodes is not None:
             block["nodes"] = nodes

@@ -4,19 +4,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable, open_artifact
-from cmgl_cli.datasets import Dataset, Sample, open_dataset, subset
+from cmgl_cli.datasets import Dataset, Sample
 from cmgl_cli.encoders import Encoder, encode_stream, load_encoder
-from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.settings import ExtractConfig
 from cmgl_cli.sharding import Shard, merge_shards, merged_digests, shard_of
+from cmgl_cli.sources import chosen_samples
 
 BLOCK_ROWS = 64
 PROBLEM_BYTES = 256
@@ -61,12 +60,7 @@ def prepare(job: Job) -> Prepared:
 
 
 def _dataset(job: Job) -> Source:
-    config: ExtractConfig = job.config
-    dataset = _open(job)
-    samples = dataset.samples() if not config.split else tuple(chain(*(dataset.samples(name) for name in config.split)))
-    samples = subset(samples, config.limit, config.seed)
-    if not samples:
-        raise InputError("there are no images to encode", dataset.name, "check --split and --limit")
+    dataset, samples = chosen_samples(job)
     table = SampleTable.of(
         [sample.id for sample in samples],
         [sample.split for sample in samples],
@@ -74,17 +68,6 @@ def _dataset(job: Job) -> Source:
         dataset.classes,
     )
     return Source(table, partial(_image, dataset, samples), {"dataset": dataset.fingerprint(samples)})
-
-
-def _open(job: Job) -> Dataset:
-    images = job.options.get("images")
-    if images is not None:
-        return open_dataset("images", images)
-    if not job.run.dataset:
-        raise UsageError(
-            "no images named", "cmgl extract", "give --dataset NAME (see: cmgl datasets) or --images FOLDER"
-        )
-    return open_dataset(job.run.dataset, job.run.root)
 
 
 def _image(dataset: Dataset, samples: Sequence[Sample], row: int) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -10,8 +10,9 @@ from typing import IO
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cmgl_cli.artifacts import Artifact, ArtifactWriter, publish_file
-from cmgl_cli.errors import NotConvergedError, UsageError
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable, publish_file
+from cmgl_cli.datasets import Dataset, open_dataset
+from cmgl_cli.errors import InputError, NotConvergedError, UsageError
 from cmgl_cli.evidence import Evidence, Given, Observed
 from cmgl_cli.graphs import (
     Grid,
@@ -26,13 +27,18 @@ from cmgl_cli.graphs import (
     penalty_scale,
     prior_midpoint,
 )
+from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.matrices import OwnCovariances, OwnPrior, read_covariances, read_prior
+from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.regions import RegionEvidence, RegionSource, parsed_windows
 from cmgl_cli.reports import path_figure, png
 from cmgl_cli.search import criterion, search, selection_arrays
-from cmgl_cli.settings import SHARPNESSES, FitGraphsConfig
+from cmgl_cli.settings import GRID, SHARPNESSES, FitGraphsConfig
 from cmgl_cli.sufficient import Study
 
+PATCHWISE = ("patch", "region")
+PICTURE_BYTES = 2**30
 EDGE_FILES = (".csv", ".graphml", ".npz")
 # with every prior at the midpoint of (11), all penalty weights are equal whatever k
 NO_PRIOR = 0.5
@@ -44,6 +50,7 @@ class Own:
 
     prior: OwnPrior | None
     covariances: OwnCovariances | None
+    dataset: Dataset | None = None
 
 
 def prepare(job: Job) -> Prepared:
@@ -58,7 +65,22 @@ def prepare(job: Job) -> Prepared:
         read_covariances(config.covariance) if config.covariance else None,
     )
     found = {"own_prior": own.prior, "covariance": own.covariances}
-    return Prepared({role: given.digest for role, given in found.items() if given}, own)
+    digests = {role: given.digest for role, given in found.items() if given}
+    if job.step.variant == "region" and config.appearance and config.region != "image":
+        dataset = _dataset(job)
+        digests["dataset"] = dataset.fingerprint(dataset.samples())
+        own = replace(own, dataset=dataset)
+    return Prepared(digests, own)
+
+
+def _dataset(job: Job) -> Dataset:
+    if not job.run.dataset:
+        raise UsageError(
+            "nodes that see pixels need the images, and no dataset is named",
+            "cmgl fit-graphs --observations region",
+            "give --dataset NAME (and --root), or leave these nodes out: --no-appearance",
+        )
+    return open_dataset(job.run.dataset, job.run.root, **job.run.dataset_options)
 
 
 def compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
@@ -82,13 +104,16 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
             f"rho = {selection.best.rho}, gamma = {selection.best.gamma}, after {result.n_iter} iterations",
             "raise --max-iter or --tol, or accept it with --allow-unconverged",
         )
-    arrays = {
-        **evidence.arrays(),
+    fitted = {
         "precision": result.precision,
-        "common": result.common,
         "specific": result.specific,
         "k": selection.best.k,
         "weights": selection.weights,
+    }
+    arrays = {
+        **evidence.arrays(),
+        "common": result.common,
+        **{name: evidence.for_all(np.asarray(values)) for name, values in fitted.items()},
     }
     for name, values in arrays.items():
         out.write(name, np.asarray(values))
@@ -103,7 +128,7 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
     out.write_group("history", _history_arrays(result))
     if config.edges:
         columns = edge_table(result, None if stability is None else stability.frequency)
-        _write_edges(_edge_path(job), columns, arrays["classes"].tolist(), arrays.get("nodes"), result)
+        _write_edges(_edge_path(job), columns, evidence.classes.tolist(), arrays.get("nodes"), result)
     if config.figures and (len(grid.cells) > 1 or len(grid.k) > 1):
         publish_file(_figure_path(job), partial(_write_figure, table))
 
@@ -112,6 +137,8 @@ def _evidence(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> Evidence:
     config: FitGraphsConfig = job.config
     if own.covariances:
         return Given(own.covariances, config.folds, config.seed)
+    if job.step.variant == "region":
+        return _regions(job, own, inputs)
     texts = "prior" in inputs and inputs["prior"].config["direction"] == "image-to-text"
     modality = "text" if texts else "image"
     return Observed(
@@ -119,24 +146,57 @@ def _evidence(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> Evidence:
     )
 
 
+def _regions(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> RegionEvidence:
+    """Accumulate what the masks give to each class; say which classes see too little for a graph of their own."""
+    config: FitGraphsConfig = job.config
+    nodes, features = inputs["nodes"], inputs["features"]
+    table = SampleTable.read(nodes, "image")
+    maps = LabelMaps.read(inputs["masks"], table.ids, nodes.path)
+    pictures = None
+    if own.dataset is not None:
+        pictures = Pictures(own.dataset, table.ids.tolist(), maps.maps.shape[1], PICTURE_BYTES)
+    windows = parsed_windows(config.windows, config.region)
+    source = RegionSource(nodes, features, maps, require_one_grid(features), config.region, windows, pictures)
+    usable, parts = nodes["image/valid"] & maps.known, table.parts
+    train, held_out = (np.flatnonzero(usable & (parts == name)) for name in ("train", "validation"))
+    if not len(train):
+        raise InputError(
+            "there are no training images with masks", f"{inputs['masks'].path}: none", "encode the split called train"
+        )
+    folds = np.random.default_rng(config.seed).permutation(len(train)) % config.folds
+    with job.console.progress(f"{job.step.label}: masks", len(train), "images") as ticker:
+        evidence = RegionEvidence(source, train, held_out, folds, seed=config.seed, on_image=ticker.advance)
+    borrowed = maps.classes[evidence.borrowed]
+    if len(borrowed):
+        job.console.warn(
+            f"{len(borrowed)} classes of the masks have fewer observations than there are nodes and take the mean "
+            f"graph of the others: {', '.join(borrowed[:10])}"
+        )
+    return evidence
+
+
 def _prior(own: Own, inputs: Mapping[str, Artifact], evidence: Evidence) -> np.ndarray:
     shape = evidence.correlations.shape
     if own.prior:
         nodes = own.covariances.nodes if own.covariances else ()
         return own.prior.for_classes(evidence.classes.tolist(), shape[1], nodes)
-    return inputs["prior"].finite("prior") if "prior" in inputs else np.full(shape, NO_PRIOR)
+    return evidence.prior(inputs["prior"].finite("prior")) if "prior" in inputs else np.full(shape, NO_PRIOR)
 
 
 def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Grid:
-    cells = len(config.rho) * len(config.gamma)
-    ks = _sharpnesses(config, prior)
+    rho, gamma, ks = config.rho, config.gamma, _sharpnesses(config, prior)
+    if isinstance(evidence, RegionEvidence):
+        # tens of thousands of observations a class: the least penalty always wins, and with it a prior says nothing
+        rho, gamma = (rho if rho != GRID else GRID[:1]), (gamma if gamma != GRID else GRID[:1])
+        ks = (0.0,) if config.k == "auto" else ks
+    cells = len(rho) * len(gamma)
     by, by_k = criterion(config.select, config.select_k, evidence)
     if cells == 1 and by == "heldout" and (by_k == "ebic" or len(ks) == 1):
         by = "ebic"  # one cell needs no choice
     return Grid(
         k=ks,
-        rho=config.rho,
-        gamma=config.gamma,
+        rho=rho,
+        gamma=gamma,
         k_scope="shared" if config.k_shared else "class",
         criterion=by,
         k_criterion=by_k if len(ks) > 1 else "ebic",
@@ -170,8 +230,10 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
     config: FitGraphsConfig = job.config
     if not config.stability:
         return None
-    if job.step.variant == "patch":
-        job.console.warn("--stability counts edges over subsamples of images; patch graphs are left without")
+    if job.step.variant in PATCHWISE:
+        job.console.warn(
+            f"--stability counts edges over subsamples of images; {job.step.variant} graphs are left without"
+        )
         return None
     best, weights = selection.best, selection.weights
     level = best.gamma * (penalty_scale(weights) if config.preserve_penalty else 1.0)
@@ -190,7 +252,8 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
 def _edge_path(job: Job) -> Path:
     """Return where the edge list goes: one file a kind of observation."""
     path: Path = job.config.edges
-    return path.with_name(f"{path.stem}-patch{path.suffix}") if job.step.variant == "patch" else path
+    variant = job.step.variant
+    return path.with_name(f"{path.stem}-{variant}{path.suffix}") if variant in PATCHWISE else path
 
 
 def _figure_path(job: Job) -> Path:
@@ -287,6 +350,8 @@ def summarize(artifact: Artifact, job: Job) -> None:
     if normality:
         values["Shapiro-Wilk passes"] = (
             f"{normality['before']:.0%} before, {normality['after']:.0%} after the transform"
+            if "before" in normality
+            else f"{normality['after']:.0%} after the transform"
         )
     job.console.fields(job.step.label, {**values, "output": str(job.output)})
     _say_what_the_prior_was_worth(selection, job)

@@ -35,7 +35,7 @@ class Texts:
 def prepare(job: Job) -> Prepared:
     """Read the texts and the font; their content decides the output, not their paths."""
     config: RenderTextConfig = job.config
-    dataset = open_dataset(job.run.dataset, job.run.root) if job.run.dataset else None
+    dataset = open_dataset(job.run.dataset, job.run.root, **job.run.dataset_options) if job.run.dataset else None
     by_class, classes, origin = _texts(config, dataset)
     font = load_font(config.font)
     entries = tuple((classes.index(name), text) for name in classes for text in by_class.get(name, ()))

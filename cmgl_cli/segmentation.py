@@ -1,0 +1,169 @@
+"""What a segmentation decoder sees of stored patch tokens: the frozen probes and the transform applied to them.
+
+Everything a decoder is given follows from the tokens, so predicting needs the encoder's features and nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmgl_cli.artifacts import Artifact
+from cmgl_cli.errors import InputError
+from cmgl_cli.graphs import Nonparanormal
+from cmgl_cli.heads.evidence import GraphEvidence, PatchInputs
+from cmgl_cli.heads.segmentation_training import SegmentationBatch
+from cmgl_cli.label_maps import LabelMaps
+from cmgl_cli.nodes.distillation import Distiller
+from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
+
+CELLS_PER_PATCH = 4
+"""Rows and columns of the masks that training sees, for each of the patch grid."""
+Pictures = Callable[[int], np.ndarray]
+"""Row to its image, uint8 [r, r, 3]."""
+
+
+@dataclass(frozen=True)
+class PatchView:
+    """The frozen way from patch tokens to the inputs of a decoder.
+
+    Attributes
+    ----------
+    distiller : Distiller
+    transform : Nonparanormal
+        Of the observations, pooled over classes.
+    grid : tuple of int
+    device : torch.device
+    """
+
+    distiller: Distiller
+    transform: Nonparanormal
+    grid: tuple[int, int]
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        weights: Mapping[str, np.ndarray],
+        transform: Mapping[str, np.ndarray],
+        grid: tuple[int, int],
+        device: torch.device,
+    ) -> "PatchView":
+        """Rebuild it from the arrays of artifacts.
+
+        Raises
+        ------
+        InputError
+            The observations were transformed class by class: a patch of unknown class has no such transform.
+        """
+        fitted = Nonparanormal.from_arrays(dict(transform))
+        if fitted.scope != "pooled":
+            raise InputError(
+                "these graphs cannot label pixels: their observations were transformed class by class",
+                f"scope {fitted.scope}",
+                "run: cmgl fit-graphs --observations region --scope pooled",
+            )
+        probes = {key: value for key, value in weights.items() if not key.startswith("proxy/")}
+        return cls(Distiller.from_arrays(probes).to(device).eval(), fitted, grid, device)
+
+    def inputs(self, tokens: np.ndarray, images: np.ndarray | None = None) -> PatchInputs:
+        """Return what decoders take.
+
+        Parameters
+        ----------
+        tokens : ndarray, [B, N_p, d]
+        images : ndarray of uint8, [B, r, r, 3], optional
+        """
+        patches = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).float()
+        with torch.no_grad():
+            out = self.distiller(patches)
+            observed = self.distiller.patch_observations(patches).cpu().numpy()
+        flat = self.transform.transform(observed.reshape(-1, observed.shape[-1]).astype(np.float64))
+        values = torch.from_numpy(flat.reshape(observed.shape)).to(self.device, torch.float32)
+        picture = None if images is None else _as_tensor(images, self.device)
+        return PatchInputs(patches, values, out.nodes, out.attention, self.grid, picture)
+
+
+def _as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """Return images uint8 [B, r, r, 3] as float32 [B, 3, r, r] in 0..1."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """Labelled images, ready for training: tokens, label maps and, for decoders that look at them, pictures.
+
+    Attributes
+    ----------
+    view : PatchView
+    features : Artifact
+    maps : LabelMaps
+    pictures : callable, optional
+    memory_bytes : int
+        Tokens kept in memory; more is read again every epoch.
+    batch_size, seed : int
+    """
+
+    view: PatchView
+    features: Artifact
+    maps: LabelMaps
+    pictures: Pictures | None
+    memory_bytes: int
+    batch_size: int
+    seed: int
+
+    def batches(self, rows: np.ndarray, *, shuffle: bool = True) -> Callable[[int], Iterator[SegmentationBatch]]:
+        """Return a function from the number of an epoch to its batches."""
+        reader = BlockShuffledReader(
+            self.features.stream("features"),
+            rows,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
+            aligned={"mask": self.maps.maps},
+            plan=ReaderPlan(memory_bytes=self.memory_bytes),
+        )
+
+        # finer masks than this tell decoders little and cost as much again
+        stride = max(1, self.maps.maps.shape[1] // (CELLS_PER_PATCH * max(self.view.grid)))
+        cells = slice(stride // 2, None, stride)
+
+        def epoch(number: int) -> Iterator[SegmentationBatch]:
+            for batch in reader.epoch(number):
+                images = None
+                if self.pictures is not None:
+                    images = np.stack([self.pictures(int(row)) for row in batch.indices])
+                masks = torch.from_numpy(batch.aligned["mask"][:, cells, cells].astype(np.int64)).to(self.view.device)
+                yield SegmentationBatch(self.view.inputs(batch.patches, images), masks)
+
+        return epoch
+
+
+def graph_evidence(graphs: Artifact, pixels: np.ndarray, seed: int) -> GraphEvidence:
+    """Return the graphs of an artifact in the units of the observations, with the classes' shares of the pixels [M].
+
+    Raises
+    ------
+    InputError
+        The graphs are not those of the masks' classes.
+    """
+    scale = graphs["scale"]
+    if len(scale) != len(pixels):
+        raise InputError(
+            "graphs and masks have different classes",
+            f"{graphs.path}: {len(scale)} classes; the masks: {len(pixels)}",
+            "run: cmgl fit-graphs --observations region",
+        )
+    typical = np.sqrt((scale**2).mean(axis=0))
+    smoothed = pixels + 1.0
+    return GraphEvidence(
+        precision=graphs.finite("precision") / (scale[:, :, None] * scale[:, None, :]),
+        common=graphs.finite("common") / np.outer(typical, typical),
+        means=graphs.finite("means"),
+        priors=smoothed / smoothed.sum(),
+        windows=tuple(graphs["windows"].tolist()) if "windows" in graphs else (),
+        appearance=int(graphs["appearance"][0]) if "appearance" in graphs else 0,
+        seed=seed,
+    )

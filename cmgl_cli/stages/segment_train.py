@@ -1,0 +1,292 @@
+"""Training of ``cmgl segment``: the decoder that was asked for, the baseline, and the controls, all tuned alike."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
+from cmgl_cli.datasets import Dataset, open_dataset
+from cmgl_cli.encoders.compute import choose_device
+from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.heads import shrink
+from cmgl_cli.heads.catalogue import IMAGE_DECODERS, build_decoder
+from cmgl_cli.heads.evidence import GraphEvidence
+from cmgl_cli.heads.segmentation_training import (
+    DecoderSettings,
+    TrainingTask,
+    score_decoder,
+    tune_decoder,
+)
+from cmgl_cli.label_maps import LabelMaps, require_one_grid
+from cmgl_cli.pictures import Pictures
+from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.segmentation import PatchView, SegmentationData, graph_evidence
+from cmgl_cli.settings import SegmentConfig
+
+CONTROLS = ("diagonal", "random", "none")
+BALANCES = (0.0, 0.5, 1.0)
+SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 0.9)
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A decoder on a choice of graphs."""
+
+    decoder: str
+    graph: str
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        words = {"per-class": "", "diagonal": ", without edges", "random": ", random graph", "none": ", without graph"}
+        return self.decoder + words.get(self.graph, f", {self.graph} graph")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained decoder: its state, how it was trained, and its scores on the validation part."""
+
+    candidate: Candidate
+    state: Mapping[str, np.ndarray]
+    numbers: Mapping[str, float]
+    loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything decoders are built from, trained on and judged by."""
+
+    data: SegmentationData
+    evidence: GraphEvidence
+    task: TrainingTask
+    validation: np.ndarray
+    width: int
+    config: SegmentConfig
+
+    def build(self, candidate: Candidate) -> nn.Module:
+        """Return a fresh decoder."""
+        distiller = self.data.view.distiller
+        return build_decoder(
+            candidate.decoder,
+            self.evidence,
+            self.evidence.n_classes,
+            self.width,
+            distiller.d_k,
+            graph=candidate.graph,
+            standardisation=(distiller.input_mean.cpu(), distiller.input_scale.cpu()),
+            seed=self.config.seed,
+        ).to(self.data.view.device)
+
+
+def prepare(job: Job) -> Prepared:
+    """Open the dataset where a decoder looks at the images themselves."""
+    config: SegmentConfig = job.config
+    if config.decoder not in IMAGE_DECODERS:
+        return Prepared()
+    if not job.run.dataset:
+        raise UsageError(
+            f"the decoder {config.decoder} looks at the images, and no dataset is named",
+            "cmgl segment",
+            "give --dataset NAME, or choose a decoder of patches alone: --decoder hybrid",
+        )
+    dataset = open_dataset(job.run.dataset, job.run.root, **job.run.dataset_options)
+    return Prepared({"dataset": dataset.fingerprint(dataset.samples())}, dataset)
+
+
+def compute(job: Job, state: Dataset | None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+    """Train every decoder of the comparison; the one asked for is stored as chosen."""
+    config: SegmentConfig = job.config
+    features, nodes = inputs["features"], inputs["nodes"]
+    table = SampleTable.read(nodes, "image")
+    maps = LabelMaps.read(inputs["masks"], table.ids, features.path)
+    _require_same_classes(maps, inputs["region_graphs"])
+    bench = _bench(job, state, inputs, table, maps)
+    candidates = _candidates(config)
+    learned = _learn_all(job, bench, candidates, out)
+    graphs = inputs["region_graphs"]
+    view = bench.data.view
+    palette = maps.palette if maps.palette is not None else default_palette(len(maps.classes))
+    for name, values in {
+        "classes": maps.classes,
+        "offset": np.array([maps.offset]),
+        "ignore_label": np.array([maps.ignore_label]),
+        "palette": palette,
+        "grid": np.array(view.grid),
+        "picture_size": np.array([maps.maps.shape[1]]),
+        "chosen": np.array([candidates[0].label], dtype=object),
+    }.items():
+        out.write(name, values)
+    out.write_group("weights", view.distiller.to_arrays())
+    out.write_group("transform", graphs.group("transform"))
+    evidence = {name: getattr(bench.evidence, name) for name in ("precision", "common", "means", "priors")}
+    evidence["windows"] = np.array(bench.evidence.windows, dtype=np.int64)
+    evidence["appearance"] = np.array(bench.evidence.appearance)
+    out.write_group("graphs", evidence)
+    for index, item in enumerate(learned):
+        out.write_group(f"decoders/{index}", item.state)
+        out.write(f"history/{index}/loss", item.loss)
+    out.write_group("table", _table(learned))
+
+
+def _bench(
+    job: Job, dataset: Dataset | None, inputs: Mapping[str, Artifact], table: SampleTable, maps: LabelMaps
+) -> Bench:
+    config: SegmentConfig = job.config
+    features, graphs = inputs["features"], inputs["region_graphs"]
+    usable, parts = features["valid"] & maps.known, table.parts
+    train, validation = (np.flatnonzero(usable & (parts == name)) for name in ("train", "validation"))
+    if not len(train) or not len(validation):
+        raise InputError(
+            "there are no images with masks to learn and to choose by",
+            f"{features.path}: {len(train)} for training, {len(validation)} for validation",
+            "encode a dataset with a split called train, with at least two images with masks",
+        )
+    device = choose_device(config.device)
+    view = PatchView.of(inputs["nodes"].group("weights"), graphs.group("transform"), require_one_grid(features), device)
+    pictures = None
+    if dataset is not None:
+        pictures = Pictures(dataset, table.ids.tolist(), maps.maps.shape[1], int(config.memory * GIB))
+    data = SegmentationData(view, features, maps, pictures, int(config.memory * GIB), config.batch_size, config.seed)
+    pixels = maps.pixels(train)
+    on_validation = data.batches(validation, shuffle=False)
+
+    def validate(decoder: nn.Module) -> float:
+        return score_decoder(decoder, on_validation(0), len(pixels), maps.ignore_label).mean_iou
+
+    task = TrainingTask(data.batches(train), torch.from_numpy(pixels).double(), validate, maps.ignore_label)
+    width = features.stream("features").shape[2]
+    bench = Bench(data, graph_evidence(graphs, pixels, config.seed), task, validation, width, config)
+    return replace(bench, evidence=_shrunk(job, bench, validate))
+
+
+def _shrunk(job: Job, bench: Bench, validate: Callable[[nn.Module], float]) -> GraphEvidence:
+    """Draw the classes' covariances towards the one they share, as far as the validation part likes it."""
+    evidence = bench.evidence
+    covariances = np.linalg.inv(evidence.precision)
+    pooled = np.einsum("c,cij->ij", evidence.priors / evidence.priors.sum(), covariances)
+    best, least = evidence, -np.inf
+    with job.console.progress("segment: shrinkage", len(SHRINKAGES), "weights") as ticker:
+        for weight in SHRINKAGES:
+            precision = np.linalg.inv(shrink(covariances, pooled, weight))
+            candidate = replace(evidence, precision=(precision + precision.transpose(0, 2, 1)) / 2)
+            score = validate(replace(bench, evidence=candidate).build(Candidate("generative", "per-class")))
+            if score > least:
+                best, least = candidate, score
+            ticker.advance()
+    return best
+
+
+def _require_same_classes(maps: LabelMaps, graphs: Artifact) -> None:
+    names = graphs["classes"].tolist()
+    if names != maps.classes.tolist():
+        raise InputError(
+            "graphs and masks have different classes",
+            f"{graphs.path}: {', '.join(names[:5])}...; masks: {', '.join(maps.classes[:5])}...",
+            "run: cmgl fit-graphs --observations region, with these masks",
+        )
+
+
+def _candidates(config: SegmentConfig) -> list[Candidate]:
+    """Return what is trained: the decoder asked for first, then the baseline and the controls."""
+    chosen = Candidate(config.decoder, config.graph)
+    if config.decoder == "linear":
+        chosen = replace(chosen, graph="per-class")
+    if not config.baselines:
+        return [chosen]
+    others = [Candidate("linear", "per-class"), Candidate("generative", "per-class")]
+    if config.decoder != "linear":
+        others += [Candidate(config.decoder, graph) for graph in CONTROLS]
+    return [chosen, *(item for item in others if item != chosen)]
+
+
+def _learn_all(job: Job, bench: Bench, candidates: list[Candidate], out: ArtifactWriter) -> list[Learned]:
+    """Train one after the other; what is finished is kept and not trained again after an interruption."""
+    kept = out.load_checkpoint() or {}
+    learned: list[Learned] = []
+    with job.console.progress("segment: training", len(candidates), "decoders") as ticker:
+        for index, candidate in enumerate(candidates):
+            found = {key.split("/", 1)[1]: value for key, value in kept.items() if key.startswith(f"{index}/")}
+            balances: tuple[float, ...] = BALANCES
+            if index and candidate.decoder != "linear":
+                balances = (learned[0].numbers["balance"],)  # controls are trained as the decoder they control
+            learned.append(_from_arrays(candidate, found) if found else _learn(bench, candidate, balances))
+            out.save_checkpoint({f"{i}/{k}": v for i, item in enumerate(learned) for k, v in _arrays(item).items()})
+            ticker.advance()
+    return learned
+
+
+def _learn(bench: Bench, candidate: Candidate, balances: tuple[float, ...]) -> Learned:
+    config = bench.config
+    settings = [
+        DecoderSettings(epochs=config.epochs, balance=balance, dice=config.dice, learning_rate=config.learning_rate)
+        for balance in balances
+    ]
+    decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), bench.task, settings, seed=config.seed)
+    batches = bench.data.batches(bench.validation, shuffle=False)(0)
+    report = score_decoder(decoder, batches, bench.evidence.n_classes, bench.task.ignore_label)
+    numbers = {
+        "balance": winner.settings.balance,
+        "best_epoch": float(winner.history.best_epoch),
+        "mean_iou": report.mean_iou,
+        "mean_dice": report.mean_dice,
+        "pixel_accuracy": report.pixel_accuracy,
+    }
+    state = {name: tensor.detach().cpu().numpy() for name, tensor in decoder.state_dict().items()}
+    return Learned(candidate, state, numbers, np.array(winner.history.loss))
+
+
+def _arrays(item: Learned) -> dict[str, np.ndarray]:
+    numbers = {f"numbers/{name}": np.array(value) for name, value in item.numbers.items()}
+    return {**numbers, "loss": item.loss, **{f"state/{name}": values for name, values in item.state.items()}}
+
+
+def _from_arrays(candidate: Candidate, arrays: Mapping[str, np.ndarray]) -> Learned:
+    def below(prefix: str) -> dict[str, np.ndarray]:
+        return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+
+    numbers = {name: float(value) for name, value in below("numbers/").items()}
+    return Learned(candidate, below("state/"), numbers, arrays["loss"])
+
+
+def _table(learned: list[Learned]) -> dict[str, np.ndarray]:
+    columns: dict[str, Any] = {name: np.array([item.numbers[name] for item in learned]) for name in learned[0].numbers}
+    texts = {
+        "method": [item.candidate.label for item in learned],
+        "decoder": [item.candidate.decoder for item in learned],
+        "graph": [item.candidate.graph for item in learned],
+    }
+    return {**columns, **{name: np.array(values, dtype=object) for name, values in texts.items()}}
+
+
+def default_palette(n_classes: int) -> np.ndarray:
+    """Return the colours of PASCAL VOC's palette, uint8 [C, 3]: far apart, black first."""
+    index = np.arange(n_classes)
+    palette = np.zeros((n_classes, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((index >> channel) & 1) << (7 - bit)).astype(np.uint8)
+        index = index >> 3
+    return palette
+
+
+def summarize(artifact: Artifact, job: Job) -> None:
+    """Print the comparison on the validation part, best first."""
+    columns = artifact.group("table")
+    order = np.argsort(-columns["mean_iou"], kind="stable")
+    chosen = artifact["chosen"][0]
+    lines = [
+        (
+            columns["method"][i] + (" <- chosen" if columns["method"][i] == chosen else ""),
+            *(round(float(columns[name][i]), 4) for name in ("mean_iou", "pixel_accuracy")),
+            f"{columns['balance'][i]:g}",
+            int(columns["best_epoch"][i]),
+        )
+        for i in order
+    ]
+    job.console.table("segment: validation part", ("decoder", "mIoU", "pixel accuracy", "balance", "epoch"), lines)
+    job.console.fields(job.step.label, {"chosen": chosen, "output": str(job.output)})

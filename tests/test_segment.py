@@ -1,0 +1,381 @@
+"""From masks to label maps through the command line, and what goes wrong on the way."""
+
+import json
+import os
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import jaccard_score
+
+from cmgl_cli.artifacts import SampleTable, open_artifact
+from cmgl_cli.config import build_run
+from cmgl_cli.datasets import open_dataset
+from cmgl_cli.errors import InputError
+from cmgl_cli.label_maps import LabelMaps, require_one_grid
+from cmgl_cli.nodes.proxies import balanced_weights
+from cmgl_cli.pipeline import steps_of
+from cmgl_cli.regions import RegionSource
+from cmgl_cli.stages.extract_masks import shrunk
+from tests.cli_helpers import SMALL, cmgl
+
+ENCODER = ["--encoder", "builtin:tiny"]
+QUICK = ["--epochs", "4", "--decoder", "hybrid"]
+REGION = ["--observations", "region", *SMALL["fit-graphs"]]
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """A folder in which the generated images were segmented once."""
+    folder = tmp_path_factory.mktemp("segmented")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        cmgl("render-text", "--dataset", "smoke")
+        cmgl("extract", "--dataset", "smoke", *ENCODER)
+        cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--proxy", "pixel")
+        cmgl("prior", "--dataset", "smoke")
+        cmgl("fit-graphs", "--dataset", "smoke", *REGION)
+        cmgl("segment", "--dataset", "smoke", *QUICK)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path, learned, monkeypatch):
+    shutil.copytree(learned, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "artifacts" / "smoke"
+
+
+def label_maps(found):
+    """Return the label maps of a segmentation artifact by id."""
+    values, offsets = found["map/values"], found["map/offsets"]
+    return {name: values[offsets[i] : offsets[i + 1]].reshape(found["size"][i]) for i, name in enumerate(found["id"])}
+
+
+def test_label_maps_have_the_size_of_their_images_and_the_scores_are_right(work):
+    dataset = open_dataset("smoke")
+    with open_artifact(work / "segmentation.h5", verify=True) as found:
+        maps = label_maps(found)
+        assert set(maps) == {sample.id for sample in dataset.samples("test")}
+        truth, guess = [], []
+        for sample in dataset.samples("test"):
+            assert maps[sample.id].shape == dataset.mask(sample).shape
+            truth.append(dataset.mask(sample).ravel())
+            guess.append(maps[sample.id].ravel())
+        truth, guess = np.concatenate(truth), np.concatenate(guess)
+        expected = jaccard_score(truth, guess, average=None, labels=[0, 1, 2])
+        np.testing.assert_allclose(found["per_class/iou"], expected)
+        assert found["table/mean_iou"][0] == pytest.approx(expected.mean())
+        assert found["table/pixel_accuracy"][0] == pytest.approx((truth == guess).mean())
+        methods = set(found["table/method"])
+    assert {"hybrid", "linear", "hybrid, without edges", "hybrid, random graph", "hybrid, without graph"} <= methods
+    assert {"segmentation-overlay.png", "segmentation-attention.png", "segmentation-graphs.png"} <= set(
+        os.listdir(work)
+    )
+
+
+def test_the_decoder_learns_what_the_masks_show(work):
+    """Four epochs on eight images of two shapes: far above labelling everything as background."""
+    with open_artifact(work / "segmentation.h5") as found:
+        confusion, reached = found["confusion"], found["table/mean_iou"][0]
+    background_only = confusion.sum(axis=1)[0] / confusion.sum() / 3
+    assert reached > 1.2 * background_only
+
+
+def test_masks_are_shrunk_by_the_label_at_the_centre_of_a_cell():
+    mask = np.arange(36).reshape(6, 6)
+    np.testing.assert_array_equal(shrunk(mask, 3, None, 255), mask[1::2, 1::2])
+    np.testing.assert_array_equal(shrunk(mask, 6, 7, 255), np.where(mask == 7, 255, mask))
+    # enlarging repeats
+    np.testing.assert_array_equal(shrunk(mask[:2, :2], 4, None, 255), np.kron(mask[:2, :2], np.ones((2, 2), int)))
+
+
+def test_masks_artifact_holds_the_masks_in_the_order_of_the_features(work):
+    dataset = open_dataset("smoke")
+    samples = {sample.id: sample for sample in dataset.samples()}
+    with open_artifact(work / "masks.h5") as masks, open_artifact(work / "features.h5") as features:
+        np.testing.assert_array_equal(masks["id"], features["id"])
+        assert masks["mask_classes"].tolist() == ["background", "disc", "stripes"]
+        for row, name in enumerate(masks["id"]):
+            np.testing.assert_array_equal(masks["mask"][row], shrunk(dataset.mask(samples[name]), 112, None, 255))
+        maps = LabelMaps.read(masks, features["id"], "features")
+        counts = maps.pixels(np.arange(4))
+        np.testing.assert_array_equal(counts, np.bincount(masks["mask"][:4].ravel(), minlength=3))
+    weights = balanced_weights(counts, 1.0)
+    np.testing.assert_allclose(weights * counts, (weights * counts)[0])
+
+
+@pytest.mark.parametrize("kind", ["patch", "mean", "image"])
+def test_moments_of_regions_are_those_of_their_patches(work, kind):
+    with (
+        open_artifact(work / "nodes.h5") as nodes,
+        open_artifact(work / "features.h5") as features,
+        open_artifact(work / "masks.h5") as masks,
+    ):
+        maps = LabelMaps.read(masks, nodes["image/id"], "nodes")
+        source = RegionSource(nodes, features, maps, (8, 8), kind, ())
+        rows = np.arange(6)
+        values, weights, labels = [], [], []
+        for image in source.regions(rows):
+            values.append(image.values)
+            weights.append(image.weights)
+            labels.append(image.classes)
+            if kind != "patch":
+                present = np.unique(masks["mask"][image.row])
+                np.testing.assert_array_equal(image.classes, present)
+        values, weights, labels = (np.concatenate(parts) for parts in (values, weights, labels))
+
+        class Identity:
+            scope = "pooled"
+
+            def transform(self, values):
+                return values
+
+        moments = source.moments(rows, np.zeros(6, int), Identity(), lambda: None)[0]
+    for label in range(3):
+        own = labels == label
+        mean = np.average(values[own], axis=0, weights=weights[own])
+        np.testing.assert_allclose(moments.means[label], mean, atol=1e-10)
+        expected = np.cov(values[own].T, aweights=weights[own], bias=True)
+        np.testing.assert_allclose(moments.covariances()[label], expected, atol=1e-9)
+        assert moments.counts[label] == pytest.approx(weights[own].sum())
+
+
+def test_windows_give_graphs_with_edges_between_scales(work):
+    with open_artifact(work / "region_graphs.h5") as found:
+        assert found["precision"].shape == (3, 12, 12)  # four nodes, their neighbours' mean, the image's mean
+        assert found["windows"].tolist() == [3, 0]
+        assert np.linalg.eigvalsh(found["precision"]).min() > 0
+        assert (found["precision"][:, :4, 4:] != 0).any()
+    cmgl("fit-graphs", "--dataset", "smoke", *REGION, "--windows", "none")
+    with open_artifact(work / "region_graphs.h5") as found:
+        assert found["precision"].shape == (3, 4, 4)
+
+
+def test_a_class_too_small_for_a_graph_takes_the_mean_one_and_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "own", rare=True)
+    outcome = run_folder(folder, "segment", *QUICK, "--no-baselines", "--no-figures")
+    assert "rare" in outcome
+    with open_artifact(tmp_path / "artifacts" / "own" / "region_graphs.h5") as found:
+        assert found["borrowed"].tolist() == [False, False, True]
+        np.testing.assert_allclose(found["precision"][2], found["precision"][:2].mean(axis=0))
+
+
+def test_prediction_alone_gives_the_same_maps_and_pngs_in_the_datasets_convention(work, tmp_path):
+    with open_artifact(work / "segmentation.h5") as found:
+        before = label_maps(found)
+    (work / "segmentation.h5").unlink()
+    cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--png", tmp_path / "pngs", "--probabilities")
+    with open_artifact(work / "segmentation.h5") as found:
+        after, probability = label_maps(found), found["probability"]
+    assert before.keys() == after.keys()
+    for name, labels in after.items():
+        np.testing.assert_array_equal(before[name], labels)
+        image = Image.open(tmp_path / "pngs" / f"{name.split('/')[1]}.png")
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), labels)
+    np.testing.assert_allclose(probability.astype(np.float64).sum(axis=1), 1, atol=2e-3)
+
+
+def test_a_killed_training_goes_on_and_ends_the_same(work, monkeypatch):
+    with open_artifact(work / "decoder.h5") as found:
+        digest = found.digest
+    (work / "decoder.h5").unlink()
+    from cmgl_cli.stages import segment_train
+
+    real, seen = segment_train._learn, []
+
+    def counted(bench, candidate, balances):
+        seen.append(candidate.label)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(bench, candidate, balances)
+
+    monkeypatch.setattr(segment_train, "_learn", counted)
+    cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train", code=130)
+    cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train")
+    assert len(seen) == len(set(seen)) + 1, "only the decoder that was interrupted is trained again"
+    with open_artifact(work / "decoder.h5") as found:
+        assert found.digest == digest
+
+
+def test_photographs_of_ones_own_are_labelled(work, tmp_path):
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("wide", (90, 40)), ("tiny", (5, 7))):
+        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(photographs / f"{name}.png")
+    cmgl("segment", "--images", photographs, "--name", "smoke", "--png", tmp_path / "labels")
+    with open_artifact(work / "photos.segmentation.h5") as found:
+        sizes = {name: tuple(size) for name, size in zip(found["id"], found["size"].tolist(), strict=True)}
+        assert sizes == {"all/wide.png": (40, 90), "all/tiny.png": (7, 5)}
+        assert "confusion" not in found
+    assert Image.open(tmp_path / "labels" / "wide.png").size == (90, 40)
+    outcome = cmgl("segment", "--images", photographs, code=2)
+    assert "--name" in outcome.err
+
+
+def test_one_file_takes_a_folder_of_images_and_masks_to_overlays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "own")
+    run_folder(folder, "segment", *QUICK, "--no-baselines")
+    assert (tmp_path / "artifacts" / "own" / "segmentation-overlay.png").stat().st_size > 1000
+    with open_artifact(tmp_path / "artifacts" / "own" / "nodes.h5") as nodes:
+        # images show both classes: the pixel proxy was chosen, and labels come from the masks
+        assert "weights/proxy/presence.weight" in nodes
+        assert SampleTable.read(nodes, "image").multi_label
+
+
+def test_binary_masks_of_another_folder_are_reached_by_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "own")
+    shutil.move(folder / "masks", folder / "instances")
+    (folder / "classes.json").unlink()
+    options = ["--dataset-options", "{masks: instances, classes: [thing], binary: true}"]
+    run_folder(folder, "extract", *ENCODER, more=options)
+    with open_artifact(tmp_path / "artifacts" / "own" / "masks.h5") as found:
+        assert found["mask_classes"].tolist() == ["background", "thing"]
+
+
+def test_until_runs_what_is_needed_and_no_more():
+    run = build_run(None, {"dataset": "smoke"}, environment={})
+    assert [step.label for step in steps_of(run)][-1] == "classify"
+    assert not [step for step in steps_of(run) if step.output in {"region_graphs.h5", "decoder.h5"}]
+    labels = [step.label for step in steps_of(build_run(None, {"dataset": "smoke", "until": "segment"}))]
+    assert labels[-2:] == ["segment (train)", "segment (predict)"]
+    assert "classify" not in labels and "fit-graphs (image)" not in labels
+    without = [step.label for step in steps_of(build_run(None, {"dataset": "cifar10"}, environment={}))]
+    assert "extract (mask)" not in without
+
+
+def write_folder(folder, rare=False, spoil=None):
+    """Write six images with masks of two or three classes; `spoil` changes one mask of the training part."""
+    rng = np.random.default_rng(0)
+    names = ["ground", "square", *(["rare"] if rare else [])]
+    for split, count in (("train", 5), ("val", 2), ("test", 2)):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(parents=True)
+        for number in range(count):
+            mask = np.zeros((64, 48), dtype=np.uint8)
+            row, column = rng.integers(4, 30, 2)
+            mask[row : row + 24, column : column + 14] = 1
+            picture = np.where(mask[..., None] == 1, [220, 40, 40], [40, 60, 200]) + rng.normal(0, 20, (64, 48, 3))
+            if rare and split == "train" and number == 0:
+                mask[:6, :6] = 2
+            if spoil and split == "train" and number == 0:
+                mask = spoil(mask)
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / split / f"{number}.png")
+            if mask is not None:
+                Image.fromarray(mask).save(folder / "masks" / split / f"{number}.png")
+    (folder / "classes.json").write_text(json.dumps({"classes": names, "ignore_index": 9}))
+    return folder
+
+
+def run_folder(folder, until, *options, more=(), code=0):
+    """Run the stages on a folder up to `until`, whose options are given; return all that was said."""
+    where = ["--dataset", "folder", "--root", folder, "--name", "own", *more]
+    said = ""
+    for stage, own in (
+        ("render-text", []),
+        ("extract", ENCODER),
+        ("distill", SMALL["distill"]),
+        ("prior", []),
+        ("fit-graphs", REGION),
+        ("segment", []),
+    ):
+        last = stage == until
+        outcome = cmgl(stage, *where, *(options if last else own), code=code if last else 0)
+        said += outcome.out + outcome.err
+        if last:
+            return said
+    return said
+
+
+BAD_MASKS = {
+    "another size": (lambda mask: mask[:10], "size"),
+    "labels outside the classes": (lambda mask: mask + 3, "stand for no class"),
+    "RGB without a palette": (lambda mask: np.stack([mask * 80, mask * 30, mask], axis=2), "RGB"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MASKS)
+def test_bad_masks_are_listed_or_stop_a_strict_run(tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    spoil, reason = BAD_MASKS[case]
+    folder = write_folder(tmp_path / "own", spoil=spoil)
+    said = run_folder(folder, "extract", *ENCODER)
+    assert "1 of 9 masks could not be read" in said
+    with open_artifact(tmp_path / "artifacts" / "own" / "masks.h5") as found:
+        assert (~found["known"]).sum() == 1
+        assert reason.lower() in found["problem"][~found["known"]][0].lower()
+    said = run_folder(folder, "extract", *ENCODER, "--strict", "--force", "--modality", "mask", code=3)
+    assert "masks/train/0.png" in said and "Traceback" not in said
+
+
+def test_missing_masks_are_counted_and_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "own", spoil=lambda mask: None)
+    assert "images without    1" in run_folder(folder, "extract", *ENCODER)
+
+
+def test_graphs_of_other_nodes_are_refused(work):
+    cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--proxy", "pixel", "--seed", "1")
+    outcome = cmgl("segment", "--dataset", "smoke", *QUICK, code=4)
+    assert "another nodes artifact" in outcome.err
+
+
+def test_what_does_not_go_together_is_refused(work, tmp_path):
+    # graphs of image classes have no background
+    cmgl("fit-graphs", "--dataset", "smoke", "--observations", "image", *SMALL["fit-graphs"])
+    outcome = cmgl("segment", "--dataset", "smoke", *QUICK, "--region-graphs", work / "graphs.h5", code=3)
+    assert "different classes" in outcome.err and "--observations region" in outcome.err
+    outcome = cmgl("fit-graphs", "--dataset", "smoke", *REGION, "--windows", "4", code=2)
+    assert "windows = '4'" in outcome.err
+    outcome = cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--split", "nowhere", code=3)
+    assert "nowhere" in outcome.err
+    outcome = cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--explain", "test/999", code=2)
+    assert "test/999" in outcome.err
+
+
+def test_a_dataset_without_masks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "classes" / "train"
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(folder / label / "1.png")
+    outcome = cmgl(
+        "extract", "--dataset", "folder", "--root", folder.parent, "--name", "own", "--modality", "mask", code=3
+    )
+    assert "no masks" in outcome.err
+
+
+@pytest.mark.parametrize(("rule", "grids", "word"), [({"do_center_crop": True}, 1, "crop"), ({}, 2, "2 different")])
+def test_features_that_do_not_cover_the_masks_are_refused(rule, grids, word):
+    class Features(dict):
+        path = "features.h5"
+        identity = SimpleNamespace(digests={"settings": json.dumps({"preprocessing": rule})})
+        config = {"encoder": "some/encoder"}
+
+    features = Features(grid=np.array([[4, 4], [4, 3 + (grids == 1)]]), valid=np.array([True, True]))
+    with pytest.raises(InputError, match=word):
+        require_one_grid(features)
+
+
+def test_predictions_do_not_depend_on_the_number_of_threads(work):
+    with open_artifact(work / "segmentation.h5") as found:
+        before = found["map/values"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--force")
+    finally:
+        torch.set_num_threads(threads)
+    with open_artifact(work / "segmentation.h5") as found:
+        np.testing.assert_array_equal(found["map/values"], before)
