@@ -11,9 +11,9 @@ from torch import nn
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
 from cmgl_cli.datasets import Dataset, open_dataset
 from cmgl_cli.encoders.compute import choose_device
-from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.errors import InputError
 from cmgl_cli.heads import shrink
-from cmgl_cli.heads.catalogue import IMAGE_DECODERS, build_decoder
+from cmgl_cli.heads.catalogue import build_decoder
 from cmgl_cli.heads.evidence import GraphEvidence
 from cmgl_cli.heads.segmentation_training import (
     DecoderSettings,
@@ -84,16 +84,9 @@ class Bench:
 
 
 def prepare(job: Job) -> Prepared:
-    """Open the dataset where a decoder looks at the images themselves."""
-    config: SegmentConfig = job.config
-    if config.decoder not in IMAGE_DECODERS:
-        return Prepared()
+    """Open the dataset: decoders may look at the images themselves."""
     if not job.run.dataset:
-        raise UsageError(
-            f"the decoder {config.decoder} looks at the images, and no dataset is named",
-            "cmgl segment",
-            "give --dataset NAME, or choose a decoder of patches alone: --decoder hybrid",
-        )
+        return Prepared()
     dataset = open_dataset(job.run.dataset, job.run.root, **job.run.dataset_options)
     return Prepared({"dataset": dataset.fingerprint(dataset.samples())}, dataset)
 
