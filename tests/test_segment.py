@@ -15,10 +15,12 @@ from cmgl_cli.artifacts import SampleTable, open_artifact
 from cmgl_cli.config import build_run
 from cmgl_cli.datasets import open_dataset
 from cmgl_cli.errors import InputError
+from cmgl_cli.graphs import Nonparanormal
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.nodes.proxies import balanced_weights
+from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import steps_of
-from cmgl_cli.regions import RegionSource
+from cmgl_cli.regions import RegionEvidence, RegionSource
 from cmgl_cli.stages.extract_masks import shrunk
 from tests.cli_helpers import SMALL, cmgl
 
@@ -111,49 +113,58 @@ def test_masks_artifact_holds_the_masks_in_the_order_of_the_features(work):
     np.testing.assert_allclose(weights * counts, (weights * counts)[0])
 
 
-@pytest.mark.parametrize("kind", ["patch", "mean", "image"])
-def test_moments_of_regions_are_those_of_their_patches(work, kind):
+@pytest.mark.parametrize(("kind", "looks"), [("patch", True), ("patch", False), ("mean", False), ("image", False)])
+def test_evidence_is_the_moments_of_what_the_masks_give_to_each_class(work, kind, looks):
+    dataset = open_dataset("smoke")
     with (
         open_artifact(work / "nodes.h5") as nodes,
         open_artifact(work / "features.h5") as features,
         open_artifact(work / "masks.h5") as masks,
     ):
-        maps = LabelMaps.read(masks, nodes["image/id"], "nodes")
-        source = RegionSource(nodes, features, maps, (8, 8), kind, ())
-        rows = np.arange(6)
-        values, weights, labels = [], [], []
-        for image in source.regions(rows):
-            values.append(image.values)
-            weights.append(image.weights)
-            labels.append(image.classes)
+        ids = nodes["image/id"]
+        maps = LabelMaps.read(masks, ids, "nodes")
+        pictures = Pictures(dataset, ids.tolist(), 112, 2**20) if looks else None
+        windows = (3, 0) if kind == "patch" else ()
+        source = RegionSource(nodes, features, maps, (8, 8), kind, windows, pictures)
+        rows, folds = np.arange(8), np.arange(8) % 2
+        evidence = RegionEvidence(source, rows, rows[:2], folds, seed=0, on_image=lambda: None)
+        found = evidence.arrays()
+        assert found["means"].shape == (3, len(source.names))
+        transform = Nonparanormal.from_arrays({k[10:]: v for k, v in found.items() if k.startswith("transform/")})
+        regions = list(source.regions(rows, transform))
+        for region in regions:
             if kind != "patch":
-                present = np.unique(masks["mask"][image.row])
-                np.testing.assert_array_equal(image.classes, present)
-        values, weights, labels = (np.concatenate(parts) for parts in (values, weights, labels))
-
-        class Identity:
-            scope = "pooled"
-
-            def transform(self, values):
-                return values
-
-        moments = source.moments(rows, np.zeros(6, int), Identity(), lambda: None)[0]
-    for label in range(3):
+                np.testing.assert_array_equal(region.classes, np.unique(masks["mask"][region.row]))
+    values, weights, labels = (
+        np.concatenate([getattr(region, name) for region in regions]) for name in ("values", "weights", "classes")
+    )
+    for label in np.flatnonzero(~found["borrowed"]):
         own = labels == label
-        mean = np.average(values[own], axis=0, weights=weights[own])
-        np.testing.assert_allclose(moments.means[label], mean, atol=1e-10)
+        np.testing.assert_allclose(
+            found["means"][label], np.average(values[own], axis=0, weights=weights[own]), atol=1e-6
+        )
         expected = np.cov(values[own].T, aweights=weights[own], bias=True)
-        np.testing.assert_allclose(moments.covariances()[label], expected, atol=1e-9)
-        assert moments.counts[label] == pytest.approx(weights[own].sum())
+        deviation = np.sqrt(np.diagonal(expected))
+        np.testing.assert_allclose(found["scale"][label], deviation, rtol=1e-6)
+        np.testing.assert_allclose(found["covariance"][label], expected / np.outer(deviation, deviation), atol=1e-6)
+        assert found["counts"][label] == pytest.approx(weights[own].sum(), abs=0.5)
+    prior = evidence.prior(np.stack([np.full((4, 4), 0.2), np.full((4, 4), 0.6)]))
+    first = source.appearance
+    assert prior.shape == evidence.correlations.shape
+    assert (prior[:, :first] == 0.5).all()
+    background = int(np.flatnonzero(evidence.classes == "background")[0])
+    np.testing.assert_allclose(prior[background, first:, first:], 0.4)
 
 
 def test_windows_give_graphs_with_edges_between_scales(work):
     with open_artifact(work / "region_graphs.h5") as found:
-        assert found["precision"].shape == (3, 12, 12)  # four nodes, their neighbours' mean, the image's mean
+        # sixteen nodes that see pixels; four nodes of a patch, of its neighbours, and of the image
+        assert found["precision"].shape == (3, 28, 28)
+        assert found["nodes"][[0, 16, 20, 24]].tolist() == ["look 0", "node 0", "node 0 around 3", "node 0 of image"]
         assert found["windows"].tolist() == [3, 0]
         assert np.linalg.eigvalsh(found["precision"]).min() > 0
-        assert (found["precision"][:, :4, 4:] != 0).any()
-    cmgl("fit-graphs", "--dataset", "smoke", *REGION, "--windows", "none")
+        assert (found["precision"][:, :16, 16:] != 0).any() and (found["precision"][:, 16:20, 20:] != 0).any()
+    cmgl("fit-graphs", "--dataset", "smoke", *REGION, "--windows", "none", "--no-appearance")
     with open_artifact(work / "region_graphs.h5") as found:
         assert found["precision"].shape == (3, 4, 4)
 
