@@ -68,13 +68,17 @@ class PatchView:
         probes = {key: value for key, value in weights.items() if not key.startswith("proxy/")}
         return cls(Distiller.from_arrays(probes).to(device).eval(), fitted, grid, device)
 
-    def inputs(self, tokens: np.ndarray, images: np.ndarray | None = None) -> PatchInputs:
+    def inputs(
+        self, tokens: np.ndarray, images: np.ndarray | None = None, rows: np.ndarray | None = None
+    ) -> PatchInputs:
         """Return what decoders take.
 
         Parameters
         ----------
         tokens : ndarray, [B, N_p, d]
         images : ndarray of uint8, [B, r, r, 3], optional
+        rows : ndarray of int, [B], optional
+            Which images these are, where they come again.
         """
         patches = torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).float()
         with torch.no_grad():
@@ -83,7 +87,8 @@ class PatchView:
         flat = self.transform.transform(observed.reshape(-1, observed.shape[-1]).astype(np.float64))
         values = torch.from_numpy(flat.reshape(observed.shape)).to(self.device, torch.float32)
         picture = None if images is None else _as_tensor(images, self.device)
-        return PatchInputs(patches, values, out.nodes, out.attention, self.grid, picture)
+        which = None if rows is None else tuple(rows.tolist())
+        return PatchInputs(patches, values, out.nodes, out.attention, self.grid, picture, which)
 
 
 def _as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
@@ -136,7 +141,7 @@ class SegmentationData:
                 if self.pictures is not None:
                     images = np.stack([self.pictures(int(row)) for row in batch.indices])
                 masks = torch.from_numpy(batch.aligned["mask"][:, cells, cells].astype(np.int64)).to(self.view.device)
-                yield SegmentationBatch(self.view.inputs(batch.patches, images), masks)
+                yield SegmentationBatch(self.view.inputs(batch.patches, images, batch.indices), masks)
 
         return epoch
 

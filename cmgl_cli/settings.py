@@ -264,9 +264,10 @@ class SegmentConfig:
         "all", "Learn a decoder, predict with it, or both.", choices=("all", "train", "predict"), results=False
     )
     decoder: str = option(
-        "unet",
-        "What labels pixels. paper: equations (19) to (22); linear: the baseline.",
-        choices=("unet", "hybrid", "generative", "paper", "linear"),
+        "auto",
+        "What labels pixels: auto takes unet or generative, whichever the validation part prefers. paper: equations "
+        "(19) to (22); linear: the baseline.",
+        choices=("auto", "unet", "hybrid", "generative", "paper", "linear"),
     )
     graph: str = option(
         "per-class",
@@ -275,10 +276,10 @@ class SegmentConfig:
     )
     split: str = option("test", "The split to label; all labels every image.")
     baselines: bool = option(True, "Also train the linear head and the controls, and compare.")
-    epochs: int = option(60, "Passes over the training part.", least=1)
+    epochs: int = option(30, "Passes over the training part.", least=1)
     learning_rate: float = option(3e-3, "Peak learning rate of AdamW.", least=1e-7)
     dice: float = option(0.0, "Weight of the Dice loss beside the cross-entropy.", least=0.0)
-    batch_size: int = option(16, "Images a training step.", least=1)
+    batch_size: int | None = option(None, "Images a training step. Default: 16, 8 below 200 images.", least=1)
     probabilities: bool = option(False, "Also store class probabilities, before enlarging.")
     png: Path | None = _path("Also write every label map to this folder, in the dataset's own convention.")
     figures: bool = option(True, "Write a sheet of examples and what the nodes see beside the output.", results=False)

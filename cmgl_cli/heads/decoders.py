@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads.appearance import cell_grid
+from cmgl_cli.heads.caching import ScoreCache
 from cmgl_cli.heads.checks import Array
 from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
@@ -134,6 +135,7 @@ class GenerativeDecoder(nn.Module):
         super().__init__()
         self.head, self.looks = head, looks
         self.needs_image = looks is not None
+        self.cache = ScoreCache()
         self.strength = nn.Parameter(torch.tensor(1.0))
         self.offset = nn.Parameter(torch.zeros(n_classes))
 
@@ -143,10 +145,19 @@ class GenerativeDecoder(nn.Module):
 
     def forward(self, inputs: PatchInputs) -> Tensor:
         """Return logits [B, C, h, w] on the patch grid, or [B, C, 4 h, 4 w] with appearance."""
-        logits = on_grid(self.scores(inputs), inputs.grid)
         if self.looks is None:
-            return logits
-        return upsample(logits, cell_grid(inputs.grid)) + self.strength * self.looks(inputs)
+            return on_grid(self.scores(inputs), inputs.grid)
+        frozen = self.cache.scores(inputs.rows, lambda: frozen_scores(self.head, self.looks, inputs))
+        return self.strength * frozen + self.offset[:, None, None]
+
+
+def frozen_scores(
+    generative: GenerativeHead | MixtureHead, looks: AppearanceHead | None, inputs: PatchInputs
+) -> Tensor:
+    """Return the generative scores of the cells [B, C, 4 h, 4 w]: of patches, interpolated, plus of their looks."""
+    patches = on_grid(generative(inputs.observations, inputs.grid), inputs.grid)
+    scores = upsample(patches, cell_grid(inputs.grid))
+    return scores if looks is None else scores + looks(inputs)
 
 
 class PaperDecoder(nn.Module):

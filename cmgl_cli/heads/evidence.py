@@ -39,6 +39,8 @@ class PatchInputs(NamedTuple):
         (h, w), h * w = N_p, patches row by row.
     image : Tensor, float32, [B, 3, H, W], optional
         The images in 0..1, any size; only decoders with `needs_image` look at them.
+    rows : tuple of int, optional
+        Which images these are, so that what training does not change is computed once (`caching`).
     """
 
     patches: Tensor
@@ -47,6 +49,7 @@ class PatchInputs(NamedTuple):
     attention: Tensor
     grid: tuple[int, int]
     image: Tensor | None = None
+    rows: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, appearance, cell_grid, required_image
-from cmgl_cli.heads.decoders import LinearDecoder, on_grid, upsample
+from cmgl_cli.heads.caching import ScoreCache
+from cmgl_cli.heads.decoders import LinearDecoder, frozen_scores, upsample
 from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 
@@ -53,6 +54,7 @@ class RefinedDecoder(nn.Module):
     ):
         super().__init__()
         self.linear, self.generative, self.looks = linear, generative, looks
+        self.cache = ScoreCache()
         _silence(linear.classifier)
         self.embedding = LinearDecoder(width, EMBEDDING, linear.mean, linear.scale)
         n_scores = 0 if generative is None else n_classes
@@ -68,10 +70,7 @@ class RefinedDecoder(nn.Module):
         """Return the generative scores of the cells [B, C, 4 h, 4 w], with mean 0 over the classes."""
         if self.generative is None:
             raise TypeError("this decoder was built without generative scores")
-        patches = on_grid(self.generative(inputs.observations, inputs.grid), inputs.grid)
-        scores = upsample(patches, cell_grid(inputs.grid))
-        if self.looks is not None:
-            scores = scores + self.looks(inputs)
+        scores = frozen_scores(self.generative, self.looks, inputs)
         return scores - scores.mean(1, keepdim=True)
 
     def forward(self, inputs: PatchInputs) -> Tensor:
@@ -86,7 +85,7 @@ class RefinedDecoder(nn.Module):
         seen = [appearance(required_image(inputs), cells)]
         logits = upsample(self.linear(inputs), cells)
         if self.generative is not None:
-            scores = self.likelihood(inputs)
+            scores = self.cache.scores(inputs.rows, lambda: self.likelihood(inputs))
             logits = logits + self.log_strength.exp() * scores
             seen.append(scores)
         meaning = upsample(self.embedding(inputs), cells)

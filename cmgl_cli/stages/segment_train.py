@@ -28,8 +28,9 @@ from cmgl_cli.segmentation import PatchView, SegmentationData, graph_evidence
 from cmgl_cli.settings import SegmentConfig
 
 CONTROLS = ("diagonal", "random", "none")
-BALANCES = (0.0, 0.5, 1.0)
-SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 0.9)
+BALANCES = (0.0, 0.5)
+SHRINKAGES = (0.0, 0.5, 0.75, 0.9, 1.0)
+FEW_IMAGES = 200
 GIB = 2**30
 
 
@@ -93,14 +94,12 @@ def prepare(job: Job) -> Prepared:
 
 def compute(job: Job, state: Dataset | None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     """Train every decoder of the comparison; the one asked for is stored as chosen."""
-    config: SegmentConfig = job.config
     features, nodes = inputs["features"], inputs["nodes"]
     table = SampleTable.read(nodes, "image")
     maps = LabelMaps.read(inputs["masks"], table.ids, features.path)
     _require_same_classes(maps, inputs["region_graphs"])
     bench = _bench(job, state, inputs, table, maps)
-    candidates = _candidates(config)
-    learned = _learn_all(job, bench, candidates, out)
+    chosen, learned = _learn_all(job, bench, out)
     graphs = inputs["region_graphs"]
     view = bench.data.view
     palette = maps.palette if maps.palette is not None else default_palette(len(maps.classes))
@@ -111,7 +110,7 @@ def compute(job: Job, state: Dataset | None, inputs: Mapping[str, Artifact], out
         "palette": palette,
         "grid": np.array(view.grid),
         "picture_size": np.array([maps.maps.shape[1]]),
-        "chosen": np.array([candidates[0].label], dtype=object),
+        "chosen": np.array([chosen], dtype=object),
     }.items():
         out.write(name, values)
     out.write_group("weights", view.distiller.to_arrays())
@@ -144,7 +143,8 @@ def _bench(
     pictures = None
     if dataset is not None:
         pictures = Pictures(dataset, table.ids.tolist(), maps.maps.shape[1], int(config.memory * GIB))
-    data = SegmentationData(view, features, maps, pictures, int(config.memory * GIB), config.batch_size, config.seed)
+    batch_size = config.batch_size or (8 if len(train) < FEW_IMAGES else 16)
+    data = SegmentationData(view, features, maps, pictures, int(config.memory * GIB), batch_size, config.seed)
     pixels = maps.pixels(train)
     on_validation = data.batches(validation, shuffle=False)
 
@@ -184,33 +184,48 @@ def _require_same_classes(maps: LabelMaps, graphs: Artifact) -> None:
         )
 
 
-def _candidates(config: SegmentConfig) -> list[Candidate]:
-    """Return what is trained: the decoder asked for first, then the baseline and the controls."""
-    chosen = Candidate(config.decoder, config.graph)
-    if config.decoder == "linear":
-        chosen = replace(chosen, graph="per-class")
-    if not config.baselines:
-        return [chosen]
-    others = [Candidate("linear", "per-class"), Candidate("generative", "per-class")]
-    if config.decoder != "linear":
-        others += [Candidate(config.decoder, graph) for graph in CONTROLS]
-    return [chosen, *(item for item in others if item != chosen)]
+def _asked(config: SegmentConfig) -> list[Candidate]:
+    """Return the decoders among which the validation part chooses."""
+    if config.decoder == "auto":
+        return [Candidate("unet", config.graph), Candidate("generative", config.graph)]
+    # a linear layer has no graph
+    return [Candidate(config.decoder, "per-class" if config.decoder == "linear" else config.graph)]
 
 
-def _learn_all(job: Job, bench: Bench, candidates: list[Candidate], out: ArtifactWriter) -> list[Learned]:
+def _others(chosen: Candidate, done: list[Candidate]) -> list[Candidate]:
+    """Return baseline and controls of the chosen decoder."""
+    wanted = [Candidate("linear", "per-class"), Candidate("generative", "per-class")]
+    if chosen.decoder != "linear":
+        graphs = CONTROLS if chosen.decoder != "generative" else CONTROLS[:2]
+        wanted += [Candidate(chosen.decoder, graph) for graph in graphs]
+    if chosen.decoder == "generative":
+        wanted.append(Candidate("unet", "none"))  # what the image gives without graphs
+    return [item for item in wanted if item not in done]
+
+
+def _learn_all(job: Job, bench: Bench, out: ArtifactWriter) -> tuple[str, list[Learned]]:
     """Train one after the other; what is finished is kept and not trained again after an interruption."""
-    kept = out.load_checkpoint() or {}
+    config, kept = bench.config, out.load_checkpoint() or {}
     learned: list[Learned] = []
-    with job.console.progress("segment: training", len(candidates), "decoders") as ticker:
-        for index, candidate in enumerate(candidates):
-            found = {key.split("/", 1)[1]: value for key, value in kept.items() if key.startswith(f"{index}/")}
-            balances: tuple[float, ...] = BALANCES
-            if index and candidate.decoder != "linear":
-                balances = (learned[0].numbers["balance"],)  # controls are trained as the decoder they control
-            learned.append(_from_arrays(candidate, found) if found else _learn(bench, candidate, balances))
-            out.save_checkpoint({f"{i}/{k}": v for i, item in enumerate(learned) for k, v in _arrays(item).items()})
-            ticker.advance()
-    return learned
+
+    def learn(candidate: Candidate, balances: tuple[float, ...]) -> None:
+        index = len(learned)
+        found = {key.split("/", 1)[1]: value for key, value in kept.items() if key.startswith(f"{index}/")}
+        learned.append(_from_arrays(candidate, found) if found else _learn(bench, candidate, balances))
+        out.save_checkpoint({f"{i}/{k}": v for i, item in enumerate(learned) for k, v in _arrays(item).items()})
+        ticker.advance()
+
+    asked = _asked(config)
+    total = len(asked) + (len(_others(asked[0], asked)) if config.baselines else 0)
+    with job.console.progress("segment: training", total, "decoders") as ticker:
+        for candidate in asked:
+            learn(candidate, BALANCES)
+        best = max(learned, key=lambda item: item.numbers["mean_iou"])
+        for candidate in _others(best.candidate, asked) if config.baselines else []:
+            # controls are trained as the decoder they control; the baseline is tuned like it
+            own = candidate.decoder == best.candidate.decoder
+            learn(candidate, (best.numbers["balance"],) if own else BALANCES)
+    return best.candidate.label, learned
 
 
 def _learn(bench: Bench, candidate: Candidate, balances: tuple[float, ...]) -> Learned:
