@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.heads.caching import ScoreCache
 from cmgl_cli.heads.decoders import DecoderOptions, GraphDecoder, LinearDecoder, on_grid, project, upsample
 from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.message_passing import signed_graphs
@@ -91,3 +92,17 @@ def test_refuses_bad_input_and_names_it(call, named: str) -> None:
     with pytest.raises(InputError) as caught:
         call()
     assert named in str(caught.value)
+
+
+def test_cached_scores_are_those_computed_anew():
+    cache, calls = ScoreCache(limit=2 * 12 * 4), []
+
+    def compute(rows):
+        calls.append(rows)
+        return torch.stack([torch.full((3, 4), float(row)) for row in rows])
+
+    for rows in ((0, 1), (1, 0), (2, 0), (2, 0), None):
+        found = cache.scores(rows, lambda rows=rows: compute(rows or (5,)))
+        torch.testing.assert_close(found, torch.stack([torch.full((3, 4), float(r)) for r in rows or (5,)]))
+    # the second batch came from memory; there is room for two images, so the third is computed every time
+    assert calls == [(0, 1), (2, 0), (2, 0), (5,)]
