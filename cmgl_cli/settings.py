@@ -231,7 +231,9 @@ class FitGraphsConfig:
     tol: float = option(1e-6, "Certified relative duality gap to reach.", least=1e-12, most=1e-1)
     max_iter: int = option(5000, "Iterations at most.", least=1)
     penalize_diagonal: bool = option(False, "Also penalise the diagonal.")
-    ridge: float = option(0.0, "Added to the diagonal of every correlation matrix.", least=0.0)
+    ridge: float | None = option(
+        None, "Added to the diagonal of every correlation matrix. Default: 0, of regions 0.01.", least=0.0
+    )
     weight_floor: float = option(0.01, "Smallest penalty weight.", least=0.0, most=1.0)
     allow_unconverged: bool = option(False, "Write the result even when the tolerance was not reached.", results=False)
     device: str = _device()

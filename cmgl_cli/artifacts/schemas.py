@@ -249,7 +249,7 @@ _DECODER = Schema(
         "picture_size": _field("one", "int", "rows and columns of the images that decoders look at"),
         "weights/*": _field("...", "any", "weights of the distillation, by name"),
         "transform/*": _field("...", "any", "the nonparanormal transform of the observations"),
-        "graphs/*": _field("...", "any", "precision, common, means, priors and windows that decoders score with"),
+        "graphs/*": _field("...", "any", "what decoders score with, and the precisions as they were fitted"),
         "decoders/*": _field("...", "any", "state of every decoder, by its name and the parameter's"),
         "history/*": _field("...", "any", "training loss and validation score of every decoder"),
         "table/*": _field("...", "any", "the comparison on the validation part: one row a decoder"),

@@ -37,6 +37,7 @@ from cmgl_cli.search import criterion, search, selection_arrays
 from cmgl_cli.settings import GRID, SHARPNESSES, FitGraphsConfig
 from cmgl_cli.sufficient import Study
 
+REGION_RIDGE = 0.01
 PATCHWISE = ("patch", "region")
 PICTURE_BYTES = 2**30
 EDGE_FILES = (".csv", ".graphml", ".npz")
@@ -189,7 +190,7 @@ def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Gri
         # tens of thousands of observations a class: the least penalty always wins, and with it a prior says nothing
         rho, gamma = (rho if rho != GRID else GRID[:1]), (gamma if gamma != GRID else GRID[:1])
         ks = (0.0,) if config.k == "auto" else ks
-    cells = len(rho) * len(gamma)
+    cells, ridge = len(rho) * len(gamma), _ridge(config, evidence)
     by, by_k = criterion(config.select, config.select_k, evidence)
     if cells == 1 and by == "heldout" and (by_k == "ebic" or len(ks) == 1):
         by = "ebic"  # one cell needs no choice
@@ -209,10 +210,17 @@ def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Gri
             "solver": config.solver,
             "max_iter": config.max_iter,
             "penalize_diagonal": config.penalize_diagonal,
-            "ridge": config.ridge,
+            "ridge": ridge,
             "weight_floor": config.weight_floor,
         },
     )
+
+
+def _ridge(config: FitGraphsConfig, evidence: Evidence) -> float:
+    """Return what is added to the diagonal; pixels need some: the three colours of a grey image are one node."""
+    if config.ridge is not None:
+        return config.ridge
+    return REGION_RIDGE if isinstance(evidence, RegionEvidence) else 0.0
 
 
 def _midpoint(text: str, prior: np.ndarray) -> float | np.ndarray:
@@ -242,7 +250,13 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
 
     def refit(correlations: np.ndarray) -> JointResult:
         return fit_joint(
-            correlations, weights, rho, level, tol=1e-5, ridge=config.ridge, weight_floor=config.weight_floor
+            correlations,
+            weights,
+            rho,
+            level,
+            tol=1e-5,
+            ridge=_ridge(config, evidence),
+            weight_floor=config.weight_floor,
         )
 
     with job.console.progress("fit-graphs: stability", config.stability, "fits") as ticker:

@@ -271,7 +271,7 @@ class _Gallery:
     """Pictures of the first images, or of those that were asked for."""
 
     def __init__(self, job: Job, decoder: Artifact, evidence: GraphEvidence):
-        self._job, self._evidence = job, evidence
+        self._job, self._evidence, self._fitted = job, evidence, decoder["graphs/fitted"]
         self._names, self._palette = decoder["classes"].tolist(), decoder["palette"].astype(np.uint8)
         self._wanted = tuple(job.config.explain)
         self._rows: list[tuple[np.ndarray, np.ndarray | None, np.ndarray]] = []
@@ -319,7 +319,7 @@ class _Gallery:
         classes = [int(c) for c in np.argsort(-present, kind="stable")[:MOST_GRAPHS] if present[c]]
         # the nodes of a patch's surroundings have no place of their own: edges given these are drawn
         own = slice(self._evidence.appearance, self._evidence.appearance + self._evidence.n_nodes)
-        graphs = [(self._names[c], partial_correlations(self._evidence.precision[c][own, own])) for c in classes]
+        graphs = [(self._names[c], partial_correlations(self._fitted[c][own, own])) for c in classes]
         suffix = "" if not self._wanted else "-" + sample.id.replace("/", "-")
         self._write("attention" + suffix, attention_grid_figure(picture, maps))
         self._write("graphs" + suffix, graph_on_image_figure(picture, maps, graphs))

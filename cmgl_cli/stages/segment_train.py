@@ -60,7 +60,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything decoders are built from, trained on and judged by."""
+    """Everything decoders are built from, trained on and judged by; `fitted` are the precisions before shrinkage."""
 
     data: SegmentationData
     evidence: GraphEvidence
@@ -68,6 +68,7 @@ class Bench:
     validation: np.ndarray
     width: int
     config: SegmentConfig
+    fitted: np.ndarray
 
     def build(self, candidate: Candidate) -> nn.Module:
         """Return a fresh decoder."""
@@ -116,6 +117,7 @@ def compute(job: Job, state: Dataset | None, inputs: Mapping[str, Artifact], out
     out.write_group("weights", view.distiller.to_arrays())
     out.write_group("transform", graphs.group("transform"))
     evidence = {name: getattr(bench.evidence, name) for name in ("precision", "common", "means", "priors")}
+    evidence["fitted"] = bench.fitted
     evidence["windows"] = np.array(bench.evidence.windows, dtype=np.int64)
     evidence["appearance"] = np.array(bench.evidence.appearance)
     out.write_group("graphs", evidence)
@@ -153,7 +155,8 @@ def _bench(
 
     task = TrainingTask(data.batches(train), torch.from_numpy(pixels).double(), validate, maps.ignore_label)
     width = features.stream("features").shape[2]
-    bench = Bench(data, graph_evidence(graphs, pixels, config.seed), task, validation, width, config)
+    evidence = graph_evidence(graphs, pixels, config.seed)
+    bench = Bench(data, evidence, task, validation, width, config, evidence.precision)
     return replace(bench, evidence=_shrunk(job, bench, validate))
 
 
