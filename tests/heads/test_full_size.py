@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads import full_size
-from cmgl_cli.heads.full_size import bilinear_matrix, full_size_labels
+from cmgl_cli.heads.full_size import bilinear_matrix, full_size_labels, possible_labels
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,14 @@ def test_many_classes_fit_their_type():
 def test_an_empty_axis_is_refused():
     with pytest.raises(InputError, match="logits must be"):
         full_size_labels(np.zeros((0, 2, 2), dtype=np.float32), (4, 4))
+
+
+def test_only_labels_that_cannot_win_are_left_out():
+    rng = np.random.default_rng(3)
+    logits = rng.standard_normal((40, 6, 7)).astype(np.float32)
+    logits[5:] -= rng.uniform(0, 6, 35).astype(np.float32)[:, None, None]
+    maps = functional.interpolate(torch.from_numpy(logits)[None], size=(90, 80), mode="bilinear")[0].numpy()
+    possible = possible_labels(logits)
+    assert set(np.unique(maps.argmax(axis=0))) <= set(possible.tolist())
+    assert len(possible) < 40, "nothing was left out"
+    np.testing.assert_array_equal(full_size_labels(logits, (90, 80)), maps.argmax(axis=0))
