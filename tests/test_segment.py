@@ -21,6 +21,7 @@ from cmgl_cli.nodes.proxies import balanced_weights
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import steps_of
 from cmgl_cli.regions import RegionEvidence, RegionSource
+from cmgl_cli.reports.experiment import write_report
 from cmgl_cli.stages.extract_masks import shrunk
 from tests.cli_helpers import SMALL, cmgl
 
@@ -253,6 +254,14 @@ def test_binary_masks_of_another_folder_are_reached_by_options(tmp_path, monkeyp
     run_folder(folder, "extract", *ENCODER, more=options)
     with open_artifact(tmp_path / "artifacts" / "own" / "masks.h5") as found:
         assert found["mask_classes"].tolist() == ["background", "thing"]
+
+
+def test_the_report_shows_scores_and_pictures(work):
+    run = build_run(None, {"dataset": "smoke"}, environment={})
+    html, markdown = write_report(run)
+    text = markdown.read_text()
+    assert "Which pixel is what?" in text and "hybrid, without edges" in text
+    assert (html.parent / "report-figures" / "segmentation-overlay.png").exists()
 
 
 def test_until_runs_what_is_needed_and_no_more():

@@ -115,6 +115,38 @@ def _results(run: RunConfig) -> list[Section]:
     return [Section("Does the graph earn its keep?", [text], [table] if rows else [], figures)]
 
 
+def _segmentation(run: RunConfig) -> list[Section]:
+    artifact = _open(run, "segmentation.h5", "segmentation")
+    if artifact is None:
+        return []
+    with artifact:
+        columns, count = artifact.group("table"), len(artifact["id"])
+        names = ("mean_iou", "mean_dice", "pixel_accuracy", "boundary_f1")
+        order = np.argsort(-columns["mean_iou"], kind="stable") if columns else []
+        rows = [
+            [columns["method"][i], *("" if np.isnan(columns[n][i]) else f"{columns[n][i]:.4f}" for n in names)]
+            for i in order
+        ]
+        table = Table(
+            ("decoder", "mean IoU", "mean Dice", "pixel accuracy", "boundary F-score"),
+            rows,
+            "Label maps at the size of the images; the decoder in bold was chosen on the validation part.",
+            [at for at, i in enumerate(order) if i == 0],
+        )
+    captions = {
+        "overlay": "Images, true and predicted labels",
+        "graphs": "Graphs of the classes found in an image, drawn where their nodes look",
+    }
+    figures = [
+        Figure(f"segmentation-{name}", path.read_bytes(), caption, caption)
+        for name, caption in captions.items()
+        for path in [run.folder / f"segmentation-{name}.png"]
+        if path.exists()
+    ]
+    text = f"{count} images were labelled pixel by pixel with the class graphs of what masks show."
+    return [Section("Which pixel is what?", [text], [table] if rows else [], figures)]
+
+
 def _attention(run: RunConfig) -> list[Section]:
     nodes = _open(run, "nodes.h5", "nodes")
     if nodes is None:
@@ -265,4 +297,4 @@ def _figure(name: str, drawing: Drawing, alt: str) -> Figure:
     return Figure(name, png(drawing), alt, alt + ".")
 
 
-_SECTIONS = (_results, _attention, _prior, _graphs)
+_SECTIONS = (_results, _segmentation, _attention, _prior, _graphs)
