@@ -122,7 +122,7 @@ def _segmentation(run: RunConfig) -> list[Section]:
     with artifact:
         columns, count = artifact.group("table"), len(artifact["id"])
         names = ("mean_iou", "mean_dice", "pixel_accuracy", "boundary_f1")
-        order = np.argsort(-columns["mean_iou"], kind="stable") if columns else []
+        order = np.argsort(-columns["mean_iou"], kind="stable").tolist() if columns else []
         rows = [
             [columns["method"][i], *("" if np.isnan(columns[n][i]) else f"{columns[n][i]:.4f}" for n in names)]
             for i in order
