@@ -67,7 +67,8 @@ def test_extract_killed_and_rerun_equals_the_undisturbed_one(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     cmgl(*extract(photos, encoder), "--output", tmp_path / "whole.h5", "--modality", "image")
     path = tmp_path / "artifacts" / "mine" / "features.h5"
-    process = start(*extract(photos, encoder), folder=tmp_path)
+    # small batches, which change nothing but the pace: the signal must not come too late
+    process = start(*extract(photos, encoder)[:-1], 1, folder=tmp_path)
     wait_for(lambda: done_blocks(path) >= 1, process)
     process.send_signal(how)
     _, error = process.communicate(timeout=60)

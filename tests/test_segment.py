@@ -83,12 +83,11 @@ def test_label_maps_have_the_size_of_their_images_and_the_scores_are_right(work)
     )
 
 
-def test_the_decoder_learns_what_the_masks_show(work):
-    """Four epochs on eight images of two shapes: far above labelling everything as background."""
+def test_graphs_of_regions_know_what_the_masks_show(work):
+    """Nine in ten pixels of two shapes, from eight images; labelling everything as background reaches 0.27."""
     with open_artifact(work / "segmentation.h5") as found:
-        confusion, reached = found["confusion"], found["table/mean_iou"][0]
-    background_only = confusion.sum(axis=1)[0] / confusion.sum() / 3
-    assert reached > 1.2 * background_only
+        reached = dict(zip(found["table/method"].tolist(), found["table/mean_iou"].tolist(), strict=True))
+    assert reached["generative"] > 0.6
 
 
 def test_masks_are_shrunk_by_the_label_at_the_centre_of_a_cell():

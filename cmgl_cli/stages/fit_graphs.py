@@ -38,6 +38,8 @@ from cmgl_cli.settings import GRID, SHARPNESSES, FitGraphsConfig
 from cmgl_cli.sufficient import Study
 
 REGION_RIDGE = 0.01
+# criteria that ask what whole images are; regions of an image have no such answer
+IMAGEWISE = ("score", "stability")
 PATCHWISE = ("patch", "region")
 PICTURE_BYTES = 2**30
 EDGE_FILES = (".csv", ".graphml", ".npz")
@@ -167,6 +169,10 @@ def _regions(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> RegionEviden
     folds = np.random.default_rng(config.seed).permutation(len(train)) % config.folds
     with job.console.progress(f"{job.step.label}: masks", len(train), "images") as ticker:
         evidence = RegionEvidence(source, train, held_out, folds, seed=config.seed, on_image=ticker.advance)
+    if {config.select, config.select_k} & set(IMAGEWISE):
+        job.console.warn(
+            f"{job.step.label}: chosen by held-out likelihood; --select {config.select} is about whole images"
+        )
     borrowed = maps.classes[evidence.borrowed]
     if len(borrowed):
         job.console.warn(
@@ -186,12 +192,13 @@ def _prior(own: Own, inputs: Mapping[str, Artifact], evidence: Evidence) -> np.n
 
 def _grid(config: FitGraphsConfig, evidence: Evidence, prior: np.ndarray) -> Grid:
     rho, gamma, ks = config.rho, config.gamma, _sharpnesses(config, prior)
+    by, by_k = criterion(config.select, config.select_k, evidence)
     if isinstance(evidence, RegionEvidence):
         # tens of thousands of observations a class: the least penalty always wins, and with it a prior says nothing
         rho, gamma = (rho if rho != GRID else GRID[:1]), (gamma if gamma != GRID else GRID[:1])
         ks = (0.0,) if config.k == "auto" else ks
+        by, by_k = ("heldout" if name in IMAGEWISE else name for name in (by, by_k))
     cells, ridge = len(rho) * len(gamma), _ridge(config, evidence)
-    by, by_k = criterion(config.select, config.select_k, evidence)
     if cells == 1 and by == "heldout" and (by_k == "ebic" or len(ks) == 1):
         by = "ebic"  # one cell needs no choice
     return Grid(
