@@ -235,7 +235,7 @@ def test_every_criterion_from_covariances(place, select):
 
 def test_validation_accuracy_is_a_criterion(workplace):  # noqa: F811
     options = ["--select", "score", "--rho", "0.1,0.3", "--gamma", "0.1,0.3", "--k", "0,10", "--folds", 2]
-    cmgl("fit-graphs", "--dataset", "smoke", *options, "--select-k", "ebic")
+    cmgl("fit-graphs", "--dataset", "smoke", *options, "--select-k", "ebic", "--observations", "both")
     for name in ("graphs.h5", "patch_graphs.h5"):
         with open_artifact(workplace / name) as found:
             score = found["selection/score"]
