@@ -64,7 +64,8 @@ def overlay_figure(
                     occurring |= set(np.unique(labels).tolist())
         for axes, head in zip(grid[0], heads, strict=True):
             axes.set_title(head, fontsize=9.5, loc="center")
-        patches = [Patch(color=palette[c] / 255, label=class_names[c]) for c in sorted(occurring) if c < len(palette)]
+        shown_classes = [c for c in sorted(occurring - {ignore_label}) if c < len(palette)]
+        patches = [Patch(color=palette[c] / 255, label=class_names[c]) for c in shown_classes]
         figure.legend(handles=patches, loc="outside lower center", ncols=2 * len(heads), fontsize=8)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
     return figure

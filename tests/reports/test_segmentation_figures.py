@@ -25,6 +25,11 @@ def test_overlay_lists_the_classes_that_occur_and_leaves_ignored_pixels_alone() 
     drawn = np.asarray(figure.axes[1].images[0].get_array())
     np.testing.assert_allclose(drawn[:, 9:], PICTURE[:, 9:] / 255)
     np.testing.assert_allclose(drawn[:, :9], 0.4 * PICTURE[:, :9] / 255 + 0.6 * PALETTE[0] / 255)
+    # a negative ignore label is no class counted from the end
+    truth[truth == 255] = -1
+    rows = [(PICTURE, truth, np.zeros((12, 18), int))]
+    legend = reports.overlay_figure(rows, PALETTE, ["sky", "tree", "road"], ignore_label=-1).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["sky"]
 
 
 def test_overlay_without_any_mask_has_two_columns_and_with_some_says_so() -> None:
