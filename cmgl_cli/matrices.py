@@ -196,7 +196,7 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
             return {BARE: loaded}
         with loaded:
             return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
         reason = "it holds objects (pickles)" if "allow_pickle" in str(error) else str(error)
         raise InputError(
             "the file cannot be read", f"{path}: {reason}", "save plain numbers, and names with dtype=str"

@@ -38,11 +38,15 @@ class Pictures:
         """Return the image of a row, uint8 [size, size, 3]."""
         if row in self._kept:
             return self._kept[row]
-        image = self._dataset.image(self._samples[row])
-        small = np.asarray(image.resize((self._size, self._size), Image.Resampling.BOX))
+        small = small_picture(self._dataset.image(self._samples[row]), self._size)
         if len(self._kept) < self._room:
             self._kept[row] = small
         return small
+
+
+def small_picture(image: Image.Image, size: int) -> np.ndarray:
+    """Return an image as decoders look at it, uint8 [size, size, 3]: each pixel the mean of its part of the image."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
 def samples_by_id(dataset: Dataset, ids: Sequence[str]) -> list[Sample]:

@@ -93,7 +93,7 @@ class PatchView:
 
 def _as_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     """Return images uint8 [B, r, r, 3] as float32 [B, 3, r, r] in 0..1."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    return torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 255
 
 
 @dataclass(frozen=True)

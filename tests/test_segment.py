@@ -217,6 +217,23 @@ def test_a_killed_training_goes_on_and_ends_the_same(work, monkeypatch):
         assert found.digest == digest
 
 
+def test_all_labels_every_image(work):
+    cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--split", "all", "--no-figures", "--no-baselines")
+    with open_artifact(work / "segmentation.h5") as found:
+        assert len(found["id"]) == 16 and set(found["split"]) == {"train", "val", "test"}
+
+
+def test_a_mask_that_cannot_be_read_costs_its_score_and_not_the_labels(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "own")
+    (folder / "masks" / "test" / "0.png").write_bytes(b"no picture")
+    said = run_folder(folder, "segment", *QUICK, "--no-baselines", "--no-figures")
+    assert "1 masks could not be read" in said and "test/0.png" in said
+    with open_artifact(tmp_path / "artifacts" / "own" / "segmentation.h5") as found:
+        assert len(found["id"]) == 2
+        assert found["confusion"].sum() == 64 * 48
+
+
 def test_criteria_about_whole_images_give_way_to_held_out_likelihood(work):
     options = ["--rho", "0.05,0.2", "--gamma", "0.1", "--k", "0", "--select", "score", "--observations", "region"]
     outcome = cmgl("fit-graphs", "--dataset", "smoke", *options, code=None)

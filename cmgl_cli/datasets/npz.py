@@ -133,7 +133,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("a single array, not an .npz file")
         with file:
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
         reason = "it holds Python objects, which can run code when read" if "pickle" in str(error) else error
         raise InputError(
             "The .npz file cannot be read", f"{path}: {reason}", "save plain arrays with numpy.savez_compressed"

@@ -23,24 +23,16 @@ from cmgl_cli.heads.evidence import GraphEvidence, PatchInputs
 from cmgl_cli.heads.full_size import full_size_labels
 from cmgl_cli.heads.segmentation_metrics import SegmentationReport, SegmentationScores
 from cmgl_cli.label_maps import require_one_grid
-from cmgl_cli.pictures import samples_by_id
+from cmgl_cli.pictures import samples_by_id, small_picture
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.reports import attention_grid_figure, graph_on_image_figure, overlay_figure, png
 from cmgl_cli.segmentation import PatchView
 from cmgl_cli.settings import SegmentConfig
 
-BATCH = 16
 SHOWN_IMAGES = 6
 MOST_GRAPHS = 4
 NO_TRUTH = -1
 BINARY = 2
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images to label, and whether the dataset has masks that tell how well that went."""
-
-    dataset: Dataset
 
 
 @dataclass(frozen=True)
@@ -68,39 +60,37 @@ def prepare(job: Job) -> Prepared:
     digest = dataset.mask_fingerprint(samples) if dataset.has_masks else dataset.fingerprint(samples)
     extras = {"label maps as PNG": job.config.png, "pictures of these images": job.config.explain}
     wanted = ", ".join(f"{what} asked for" for what, value in extras.items() if value)
-    return Prepared({"dataset": digest}, Images(dataset), wanted)
+    return Prepared({"dataset": digest}, dataset, wanted)
 
 
-def compute(job: Job, state: Images, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+def compute(job: Job, state: Dataset, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     """Label every image of the split; score all decoders where there are masks."""
     config: SegmentConfig = job.config
     decoder, features = inputs["model"], inputs["features"]
     table = SampleTable.read(features)
     _require_same_grid(decoder, features)
     rows = _rows(table, features["valid"], "all" if job.options.get("images") else config.split, features.path)
-    samples = samples_by_id(state.dataset, table.ids[rows].tolist())
+    samples = samples_by_id(state, table.ids[rows].tolist())
     loaded = _load(decoder, choose_device(config.device), config)
-    known = _same_classes(state.dataset, decoder)
+    known = _same_classes(state, decoder)
     scores = _Scores(list(loaded.modules), len(decoder["classes"]), known)
     gallery = _Gallery(job, decoder, loaded.evidence)
     offsets, sizes = [0], []
     with job.console.progress(job.step.label, len(rows), "images") as ticker:
-        for index, inputs_of, logits in _decoded(loaded, features, rows, state.dataset, samples):
-            sample = samples[index]
-            picture = np.asarray(state.dataset.image(sample))
+        for sample, picture, seen, logits in _decoded(loaded, features, rows, state, samples):
             size = (picture.shape[0], picture.shape[1])
-            truth = _truth(state.dataset, sample) if known else None
+            truth = scores.truth(state, sample)
             maps = {name: full_size_labels(logits[name], size) for name in scores.needed(truth)}
             chosen = maps[scores.chosen]
-            scores.update(maps, truth, state.dataset.ignore_label)
+            scores.update(maps, truth, state.ignore_label)
             out.append("map/values", chosen.ravel())
             offsets.append(offsets[-1] + chosen.size)
             sizes.append(size)
             if config.probabilities:
                 out.append("probability", _softmax(logits[scores.chosen])[None].astype(np.float16))
             if config.png is not None:
-                _write_mask(config.png, sample, chosen, state.dataset if known else None, decoder["palette"])
-            gallery.add(sample, picture, truth, chosen, inputs_of, state.dataset.ignore_label)
+                _write_mask(config.png, sample, chosen, state if known else None, decoder["palette"])
+            gallery.add(sample, picture, truth, chosen, seen, state.ignore_label)
             ticker.advance()
     for name, values in {
         "classes": decoder["classes"],
@@ -113,6 +103,11 @@ def compute(job: Job, state: Images, inputs: Mapping[str, Artifact], out: Artifa
         out.write(name, values)
     scores.write(out)
     gallery.publish()
+    if scores.problems:
+        job.console.warn(
+            f"{len(scores.problems)} masks could not be read; their images are labelled and not scored: "
+            f"{scores.problems[0]}"
+        )
 
 
 def _require_same_grid(decoder: Artifact, features: Artifact) -> None:
@@ -130,10 +125,10 @@ def _require_same_grid(decoder: Artifact, features: Artifact) -> None:
 def _rows(table: SampleTable, valid: np.ndarray, split: str, path: Path) -> np.ndarray:
     parts = table.parts
     part = "validation" if split in VALIDATION_SPLITS else split
-    rows = np.flatnonzero(valid & ((parts == part) | (part == "all")))
+    rows = np.flatnonzero(valid if split == "all" else valid & (parts == part))
     if not len(rows):
         raise InputError(
-            f"there are no images in the split {split!r}",
+            f"there are no readable images in the split {split!r}",
             f"{path} has: {', '.join(sorted(set(parts)))}",
             "choose one of these with --split, or all",
         )
@@ -192,38 +187,22 @@ def _same_classes(dataset: Dataset, decoder: Artifact) -> bool:
     return True
 
 
-def _truth(dataset: Dataset, sample: Sample) -> np.ndarray | None:
-    mask = dataset.mask(sample)
-    return None if mask is None else mask.astype(np.int32)
-
-
 @torch.no_grad()
 def _decoded(
     loaded: Decoders, features: Artifact, rows: np.ndarray, dataset: Dataset, samples: list[Sample]
-) -> Iterator[tuple[int, PatchInputs, dict[str, np.ndarray]]]:
-    """Yield the position in `rows`, what decoders saw of the image, and every decoder's logits [C, h, w]."""
+) -> Iterator[tuple[Sample, np.ndarray, PatchInputs, dict[str, np.ndarray]]]:
+    """Yield each image with its pixels, what decoders saw of it, and every decoder's logits [C, h, w].
+
+    One image at a time: it is opened once, however large, and no other is held.
+    """
     source = features.stream("features")
     looks = any(module.needs_image for module in loaded.modules.values())
-    for start in range(0, len(rows), BATCH):
-        chosen = rows[start : start + BATCH]
-        tokens = source[chosen[0] : chosen[-1] + 1][chosen - chosen[0]]
-        images = None
-        if looks:
-            images = np.stack(
-                [_small(dataset, sample, loaded.picture_size) for sample in samples[start : start + BATCH]]
-            )
-        batch = loaded.view.inputs(tokens, images)
-        logits = {name: module(batch).float().cpu().numpy() for name, module in loaded.modules.items()}
-        for i in range(len(chosen)):
-            own = slice(i, i + 1)
-            one = PatchInputs(
-                batch.patches[own], batch.observations[own], batch.nodes[own], batch.attention[own], batch.grid
-            )
-            yield start + i, one, {name: values[i] for name, values in logits.items()}
-
-
-def _small(dataset: Dataset, sample: Sample, size: int) -> np.ndarray:
-    return np.asarray(dataset.image(sample).resize((size, size), Image.Resampling.BOX))
+    for row, sample in zip(rows, samples, strict=True):
+        image = dataset.image(sample)
+        images = small_picture(image, loaded.picture_size)[None] if looks else None
+        seen = loaded.view.inputs(source[row : row + 1], images)
+        logits = {name: module(seen)[0].float().cpu().numpy() for name, module in loaded.modules.items()}
+        yield sample, np.asarray(image), seen, logits
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -235,10 +214,22 @@ class _Scores:
     """Scores of every decoder on the images that have masks; boundaries of the chosen one only, they take long."""
 
     def __init__(self, names: list[str], n_classes: int, known: bool):
-        self.chosen, self._names, self._count = names[0], names, 0
+        self.chosen, self._names, self._known, self._count = names[0], names, known, 0
+        self.problems: list[str] = []
         self._scores = {
             name: SegmentationScores(n_classes, NO_TRUTH, boundaries=name == self.chosen) for name in names if known
         }
+
+    def truth(self, dataset: Dataset, sample: Sample) -> np.ndarray | None:
+        """Return the mask of an image; None where there is none, or none that can be read (kept in `problems`)."""
+        if not self._known:
+            return None
+        try:
+            mask = dataset.mask(sample)
+        except InputError as error:
+            self.problems.append(f"{sample.id}: {' '.join(str(error).split())}")
+            return None
+        return None if mask is None else mask.astype(np.int32)
 
     def needed(self, truth: np.ndarray | None) -> list[str]:
         """Return the decoders whose labels of an image are wanted."""

@@ -321,6 +321,19 @@ def test_npz_files_that_are_none(tmp_path):
         open_dataset("npz", tmp_path / "d.npz")
 
 
+def test_npz_that_is_encrypted(tmp_path):
+    np.savez(tmp_path / "locked.npz", images=np.zeros((2, 4, 4, 3), np.uint8), labels=np.arange(2))
+    raw = bytearray((tmp_path / "locked.npz").read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = raw.find(mark)
+        while place >= 0:
+            raw[place + flags] |= 1
+            place = raw.find(mark, place + 4)
+    (tmp_path / "locked.npz").write_bytes(raw)
+    with pytest.raises(InputError, match="locked.npz.*(password|encrypted)"):
+        open_dataset("npz", tmp_path / "locked.npz").samples()
+
+
 def test_npz_pickles_are_never_run(tmp_path):
     flag = tmp_path / "ran"
 

@@ -76,7 +76,7 @@ def load_arrays(raw: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         file = np.load(io.BytesIO(raw), allow_pickle=False)
         found = {key: file[key] for key in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError, MemoryError) as error:
         raise _unusable(path, str(error)) from error
     arrays = {kind: found[key] for kind, keys in _KEYS.items() for key in reversed(keys) if key in found}
     arrays |= {key: found[key] for key in ("values", "quality", "filled") if key in found}
