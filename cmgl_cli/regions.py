@@ -14,7 +14,7 @@ import torch
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.evidence import Evidence, Folds
-from cmgl_cli.graphs import Moments, Nonparanormal, correlation, shapiro_pass_rate
+from cmgl_cli.graphs import Moments, Nonparanormal, shapiro_pass_rate
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_grid, cell_observations
 from cmgl_cli.heads.context import with_context
 from cmgl_cli.heads.patch_decoder import patch_membership
@@ -23,12 +23,11 @@ from cmgl_cli.nodes.distillation import Distiller
 from cmgl_cli.observations import image_observations, patch_observations
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.segmentation import PatchView
-from cmgl_cli.sufficient import deviations, merged
+from cmgl_cli.sufficient import fold_correlations, merged
 
 LEAST_SHARE = 0.05
 """A class that covers less of a cell or patch than this is not observed there."""
 LEAST_IMAGES = 2
-LEAST_DEVIATION = 1e-6
 SAMPLE_ROWS = 200_000
 NORMALITY_ROWS = 2000
 BLOCK_ROWS = 16
@@ -205,28 +204,8 @@ class RegionEvidence(Evidence):
         return ~np.isin(np.arange(len(self._all_classes)), self._kept)
 
     def folds(self) -> Folds:
-        """Return (train, test) matrices a fold, both in the units of the training part.
-
-        Folds are left out whose training part shows some class in one image only: what is the same all over an image
-        has no variance there.
-        """
-        pairs = []
-        for index, fold in enumerate(self._moments):
-            train = merged([part for other, part in enumerate(self._moments) if other != index])
-            if (fold.counts < LEAST_IMAGES).any() or (train.counts == 0).any():
-                continue
-            covariance = train.covariances()
-            scale = deviations(covariance)
-            if (scale <= LEAST_DEVIATION).any():
-                continue
-            pairs.append((correlation(covariance), fold.covariances() / (scale[:, :, None] * scale[:, None, :])))
-        if not pairs:
-            raise UsageError(
-                "held-out likelihood needs every class of the masks in several images of each fold",
-                f"fit-graphs (region): folds = {len(self._moments)}",
-                "use --select ebic, fewer --folds, or one value each for --rho, --gamma and --k",
-            )
-        return pairs
+        """Return (train, test) matrices a fold, both in the units of the training part."""
+        return fold_correlations(self._moments)
 
     def prior(self, prior: np.ndarray) -> np.ndarray:
         """Return priors [C, q, q] of those of the image classes [c, p, p].

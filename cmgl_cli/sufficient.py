@@ -12,6 +12,7 @@ from cmgl_cli.graphs import Moments, Nonparanormal, correlation, shapiro_pass_ra
 from cmgl_cli.observations import ImageScorer, PatchScorer, image_observations, patch_observations, patch_sample
 
 NORMALITY_SAMPLES = 2000
+LEAST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,13 @@ def fold_correlations(moments: list[Moments]) -> list[tuple[np.ndarray, np.ndarr
     for index, fold in enumerate(moments):
         if (fold.counts < 2).any():
             continue
-        train = merged([part for other, part in enumerate(moments) if other != index]).covariances()
+        others = merged([part for other, part in enumerate(moments) if other != index])
+        if (others.counts == 0).any():
+            continue
+        train = others.covariances()
         scale = deviations(train)
+        if (scale <= LEAST_DEVIATION).any():
+            continue  # a class seen in one image only: what is the same all over it has no variance
         test = fold.covariances() / (scale[:, :, None] * scale[:, None, :])
         pairs.append((correlation(train), test))
     if not pairs:
