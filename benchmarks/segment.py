@@ -4,7 +4,7 @@
 
 A ViT-B/16 of random weights (time does not depend on them) encodes images of 224 x 224; then everything that
 ``cmgl segment --mode predict`` does with the tokens is timed: probes, transform, decoder, label map at 480 x 360. For
-the default decoder and for the generative one, against the number of classes C and of nodes p.
+the default decoder, the generative one and the paper's, against the number of classes C and of nodes p.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cmgl_cli.graphs import Nonparanormal
 from cmgl_cli.heads.appearance import APPEARANCE_NODES
@@ -54,6 +55,13 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
+def operations(run: Callable[[], object]) -> int:
+    """Return the operations of matrix products and convolutions, a multiply-add counted as two."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -70,19 +78,22 @@ def main() -> None:
     images = torch.rand(BATCH, 3, 224, 224)
     with torch.inference_mode():
         encoding = seconds(lambda: encoder(pixel_values=images), repeats) / BATCH
-    print(f"ViT-B/16, float32: {1e3 * encoding:.0f} ms an image")
+    whole = operations(lambda: encoder(pixel_values=images)) / BATCH
+    print(f"ViT-B/16, float32: {1e3 * encoding:.0f} ms an image, {whole / 1e9:.1f} G operations")
     tokens = rng.standard_normal((BATCH, GRID[0] * GRID[1], WIDTH)).astype(np.float32)
     pictures = rng.integers(0, 255, (BATCH, 112, 112, 3), dtype=np.uint8)
-    print("| decoder | C | p | decoding, ms an image | of it label map | share of the whole spent encoding |")
-    print("|---|---|---|---|---|---|")
-    for name in ("unet", "generative"):
+    print(
+        "| decoder | C | p | decoding, ms an image | of it label map | share of the whole spent encoding | operations / encoder's |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for name in ("unet", "generative", "paper"):
         for n_classes in (2, 21, 150):
             for p in (16, 32, 64):
                 seen = view(p, rng)
                 decoder = build_decoder(name, evidence(n_classes, p, rng), n_classes, WIDTH, KEY_WIDTH).eval()
 
                 def decode(seen: PatchView = seen, decoder: torch.nn.Module = decoder) -> np.ndarray:
-                    with torch.inference_mode():
+                    with torch.no_grad():
                         return decoder(seen.inputs(tokens, pictures)).numpy()
 
                 logits = decode()

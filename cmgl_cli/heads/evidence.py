@@ -13,13 +13,9 @@ from torch import Tensor
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.heads.checks import Array, finite, positive_definite
 from cmgl_cli.heads.controls import definite, derangement, shuffled_graph, without_edges
-from cmgl_cli.heads.patch_decoder import PatchMoments, with_common
-from cmgl_cli.heads.shrinkage import shrink
 
 GRAPHS = ("per-class", "mixture", "common", "random", "diagonal", "none")
 """Which graphs a decoder uses; the last three are controls."""
-RIDGE = 0.01
-"""Share of the pooled variance added to the diagonal in `evidence_from_moments`."""
 
 
 class PatchInputs(NamedTuple):
@@ -66,8 +62,6 @@ class GraphEvidence:
         Class means of the observations.
     priors : ndarray, [C]
         Share of the patches each class has, positive.
-    scarce : tuple of int
-        Classes with too few samples for a graph of their own; they take the common one.
     windows : tuple of int
         Surroundings of a patch that are part of its observation (`context.with_context`); the graphs then have
         (1 + len(windows)) p such nodes, those of the patch first.
@@ -86,7 +80,6 @@ class GraphEvidence:
     common: Array
     means: Array
     priors: Array
-    scarce: tuple[int, ...] = ()
     windows: tuple[int, ...] = ()
     appearance: int = 0
     seed: int = 0
@@ -103,10 +96,6 @@ class GraphEvidence:
                 f"{n_nodes} nodes, {self.appearance} of them appearance, {len(self.windows)} windows",
                 "fit the graphs on observations with these windows",
             )
-        if min(self.scarce, default=0) < 0 or max(self.scarce, default=0) >= n_classes:
-            raise InputError(
-                "a scarce class does not exist", f"{self.scarce} of {n_classes} classes", "number them from 0"
-            )
 
     @property
     def n_classes(self) -> int:
@@ -121,7 +110,7 @@ class GraphEvidence:
     def select(self, graph: str) -> Array:
         """Return the precisions [C, q, q] that a choice of graph stands for, over all q nodes.
 
-        "per-class" and "mixture": Omega_c, the common graph where a class is scarce (mixing is the decoder's work).
+        "per-class" and "mixture": Omega_c (mixing is the decoder's work).
         "common": Theta for every class, its edges weakened just enough to be positive definite. "random": the class
         graphs on shuffled nodes; each window's nodes are shuffled alike and stay a window's, so a node keeps its ties
         to itself at other scales. "diagonal": no edge, the marginal variances of each class. "none": the identity.
@@ -141,7 +130,7 @@ class GraphEvidence:
             return np.repeat(shared[None], self.n_classes, axis=0)
         if graph == "none":
             return np.repeat(np.eye(len(self.common))[None], self.n_classes, axis=0)
-        own = with_common(self.precision, shared, self.scarce)
+        own = np.asarray(self.precision, dtype=np.float64)
         if graph == "random":
             return shuffled_graph(own, self._shuffled_nodes())
         return without_edges(own) if graph == "diagonal" else own
@@ -153,49 +142,6 @@ class GraphEvidence:
         scales = [self.appearance + self.n_nodes * scale + order for scale in range(1 + len(self.windows))]
         looks = derangement(self.appearance, rng) if self.appearance else np.empty(0, np.int64)
         return np.concatenate([looks, *scales])
-
-
-def evidence_from_moments(
-    moments: PatchMoments, pooling: float, *, windows: tuple[int, ...] = (), appearance: int = 0, seed: int = 0
-) -> GraphEvidence:
-    """Return dense class graphs in closed form: every class's covariance drawn toward the pooled one.
-
-    Omega_c = ((1 - pooling) Sigma_c + pooling Sigma + r)^-1 and Theta = (Sigma + r)^-1, with Sigma the covariance
-    within classes and r a hundredth of its diagonal. What the joint graphical lasso does to graphs, made common
-    plus specific, this does to covariances; it needs no iteration, and the pooling is chosen on the validation part.
-
-    Parameters
-    ----------
-    moments : PatchMoments
-        Of `context.with_context` or `appearance.cell_observations`.
-    pooling : float
-        In [0, 1]; 1 gives all classes the same graph.
-    windows, appearance, seed
-        As in `GraphEvidence`.
-
-    Raises
-    ------
-    InputError
-        If the pooling lies outside [0, 1], or a node is constant within all classes.
-    """
-    pooled = moments.pooled
-    level = np.diagonal(pooled)
-    if (level <= 0).any():
-        raise InputError(
-            "a node is constant", f"node {int(level.argmin())}", "distill fewer nodes, or use more varied images"
-        )
-    ridge = RIDGE * np.diag(level)
-    covariances = shrink(moments.covariances, pooled, pooling) + ridge
-    precision, common = np.linalg.inv(covariances), np.linalg.inv(pooled + ridge)
-    return GraphEvidence(
-        (precision + precision.transpose(0, 2, 1)) / 2,
-        (common + common.T) / 2,
-        moments.means,
-        moments.priors,
-        windows=windows,
-        appearance=appearance,
-        seed=seed,
-    )
 
 
 def marginal_precision(precision: Array, first: int) -> Array:

@@ -1,17 +1,14 @@
 """Patches as observations: one Gaussian graph a class over all patches of that class, and no head to train.
 
-A patch belongs to a class by the share of its pixels that bear the label; moments are weighted by these shares and
-accumulated in one pass, so no patch matrix is stored. Every patch is then scored by equation (18) plus the log of the
-class's frequency.
+A patch belongs to a class by the share of its pixels that bear the label. Every patch is scored by equation (18) plus
+the log of the class's frequency.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.heads.checks import Array, finite
+from cmgl_cli.heads.checks import Array
 from cmgl_cli.heads.discriminant import GraphDiscriminant
 from cmgl_cli.heads.segmentation_metrics import IGNORE
 
@@ -51,88 +48,6 @@ def patch_membership(mask: ArrayLike, grid: tuple[int, int], n_classes: int, ign
     cells = patch[valid] * n_classes + labels[valid].astype(np.int64)
     counts = np.bincount(cells, minlength=n_patches * n_classes).reshape(n_patches, n_classes)
     return counts / np.bincount(patch.ravel(), minlength=n_patches)[:, None]
-
-
-class PatchMoments:
-    """Weighted first and second moments of the patch observations of each class, accumulated image by image.
-
-    Parameters
-    ----------
-    n_classes, n_nodes : int
-        C and p.
-
-    Attributes
-    ----------
-    weight : ndarray, [C]
-        Patches of each class, in fractions.
-    images : ndarray, int, [C]
-        Images that hold the class.
-    """
-
-    def __init__(self, n_classes: int, n_nodes: int):
-        self.weight: Array = np.zeros(n_classes)
-        self.images: NDArray[np.int64] = np.zeros(n_classes, np.int64)
-        self._mean: Array = np.zeros((n_classes, n_nodes))
-        self._scatter: Array = np.zeros((n_classes, n_nodes, n_nodes))
-
-    def update(self, observations: ArrayLike, membership: ArrayLike) -> None:
-        """Add one image: observations [N_p, p] and the patches' shares of each class [N_p, C].
-
-        Moments are merged around their means (Chan et al., 1983), so nothing is lost where means are large.
-
-        Raises
-        ------
-        InputError
-            If shapes disagree or a patch is not finite (its row is named).
-        """
-        n_classes, n_nodes = self._mean.shape
-        patches = finite("observations", observations, (None, n_nodes))
-        shares = finite("membership", membership, (len(patches), n_classes))
-        weight = shares.sum(0)
-        for c in np.flatnonzero(weight > 0):
-            share = shares[:, c]
-            mean = share @ patches / weight[c]
-            centred = patches - mean
-            scatter = (centred * share[:, None]).T @ centred
-            total = self.weight[c] + weight[c]
-            step = mean - self._mean[c]
-            self._scatter[c] += scatter + np.outer(step, step) * self.weight[c] * weight[c] / total
-            self._mean[c] += step * weight[c] / total
-            self.weight[c] = total
-            self.images[c] += 1
-
-    @property
-    def means(self) -> Array:
-        """Class means [C, p]; the mean over all patches where a class has none."""
-        overall = self.weight @ self._mean / max(float(self.weight.sum()), np.finfo(float).tiny)
-        return np.where((self.weight > 0)[:, None], self._mean, overall)
-
-    @property
-    def covariances(self) -> Array:
-        """Class covariances [C, p, p] around the class means; zero where a class has no patch."""
-        return self._scatter / np.where(self.weight > 0, self.weight, 1.0)[:, None, None]
-
-    @property
-    def pooled(self) -> Array:
-        """Within-class covariance [p, p] of all patches."""
-        return self._scatter.sum(0) / max(float(self.weight.sum()), np.finfo(float).tiny)
-
-    @property
-    def priors(self) -> Array:
-        """Class frequencies [C] with one pseudo-patch a class, so that none is impossible."""
-        smoothed = self.weight + 1.0
-        return smoothed / smoothed.sum()
-
-    def scarce(self, least_images: int) -> list[int]:
-        """Return the classes present in fewer images than asked for: they take the common graph."""
-        return [int(c) for c in np.flatnonzero(self.images < least_images)]
-
-
-def with_common(precision: ArrayLike, common: ArrayLike, classes: Sequence[int]) -> Array:
-    """Return the precisions [C, p, p] with those of the named classes replaced by the common one [p, p]."""
-    replaced = finite("precision", precision, (None, None, None)).copy()
-    replaced[list(classes)] = finite("common", common, replaced.shape[1:])
-    return replaced
 
 
 def patch_scores(model: GraphDiscriminant, observations: ArrayLike) -> Array:

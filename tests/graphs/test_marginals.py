@@ -167,3 +167,29 @@ def test_selection_resumes_and_reports_its_edge(rng):
     assert select_joint(sigma, prior, counts, held_out, folds=[(sigma, sigma)]).best.gamma == 0.05
     scored = Grid(k=(0,), rho=(0.05,), gamma=(0.05, 0.2), criterion="score")
     assert select_joint(sigma, prior, counts, scored, score=lambda fit: -np.abs(fit.specific).sum()).best.gamma == 0.2
+
+
+def test_weighted_moments_block_by_block_equal_those_of_everything_even_far_from_zero():
+    rng = np.random.default_rng(0)
+    blocks = [rng.normal(size=(n, 4)) + 1e4 for n in (9, 16, 9)]
+    labels = [rng.integers(0, 2, len(block)) for block in blocks]
+    weights = [rng.uniform(0.1, 2, len(block)) for block in blocks]
+    forward, backward = Moments(2, 4), Moments(2, 4)
+    for order, moments in ((1, forward), (-1, backward)):
+        for block in list(zip(blocks, labels, weights, strict=True))[::order]:
+            moments.update(*block)
+    values, label, weight = (np.concatenate(parts) for parts in (blocks, labels, weights))
+    for c in range(2):
+        own = label == c
+        assert forward.counts[c] == pytest.approx(weight[own].sum())
+        np.testing.assert_allclose(forward.means[c], np.average(values[own], axis=0, weights=weight[own]))
+        expected = np.cov(values[own].T, aweights=weight[own], ddof=0)
+        np.testing.assert_allclose(forward.covariances()[c], expected, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(forward.covariances(), backward.covariances(), rtol=1e-7, atol=1e-8)
+    np.testing.assert_array_equal(forward.of([1]).covariances()[0], forward.covariances()[1])
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, np.nan]])
+def test_weights_must_be_one_positive_number_an_observation(weights):
+    with pytest.raises(InputError, match="weights must be"):
+        Moments(1, 2).update(np.zeros((2, 2)), 0, weights)

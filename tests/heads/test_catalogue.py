@@ -11,9 +11,9 @@ from cmgl_cli.heads import GraphDiscriminant
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_observations
 from cmgl_cli.heads.catalogue import DECODERS, build_decoder
 from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
-from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs, evidence_from_moments, marginal_precision
+from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs, marginal_precision
 from cmgl_cli.heads.generative import generative_flops
-from cmgl_cli.heads.patch_decoder import PatchMoments, patch_scores
+from cmgl_cli.heads.patch_decoder import patch_scores
 from cmgl_cli.heads.segmentation_training import pixel_loss
 from tests.heads.problems import precisions
 
@@ -138,10 +138,10 @@ def test_operations_are_counted_for_the_factors_that_are_there() -> None:
 
 
 def test_controls_change_what_their_names_say() -> None:
-    graphs = evidence(scarce=(1,))
+    graphs = evidence()
     own, common = graphs.select("per-class"), graphs.select("common")
-    np.testing.assert_array_equal(own[1], common[1])
-    np.testing.assert_array_equal(own[[0, 2]], graphs.precision[[0, 2]])
+    np.testing.assert_array_equal(own, graphs.precision)
+    np.testing.assert_array_equal(common, np.repeat(common[:1], C, axis=0))
     marginal = np.einsum("cii->ci", np.linalg.inv(own))
     for control in ("diagonal", "random"):
         changed = graphs.select(control)
@@ -181,19 +181,6 @@ def test_refinement_starts_as_the_generative_classifier() -> None:
     assert (build("unet", graph="none")(batch) == 0).all()
 
 
-def test_evidence_in_closed_form_lies_between_common_and_own() -> None:
-    rng = np.random.default_rng(2)
-    moments = PatchMoments(2, 4)
-    moments.update(rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4)), np.eye(2)[rng.integers(0, 2, 50)])
-    ridge = 0.01 * np.diag(np.diagonal(moments.pooled))
-    shared, own = (evidence_from_moments(moments, pooling) for pooling in (1.0, 0.0))
-    np.testing.assert_allclose(shared.precision, [shared.common] * 2)
-    np.testing.assert_allclose(shared.common @ (moments.pooled + ridge), np.eye(4), atol=1e-9)
-    np.testing.assert_allclose(own.precision @ (moments.covariances + ridge), [np.eye(4)] * 2, atol=1e-9)
-    with pytest.raises(InputError, match="node 0"):
-        evidence_from_moments(PatchMoments(2, 4), 0.5)
-
-
 def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
     batch = inputs()
     expected = build("linear", seed=3)(batch)
@@ -215,7 +202,6 @@ def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
         (lambda: evidence(means=np.zeros((C, P + 1))), "means"),
         (lambda: evidence(precision=-precisions(C, ALL)), "class 0"),
         (lambda: replace(evidence(), windows=(1, 3, 5, 7)), "34 nodes, 16 of them appearance, 4 windows"),
-        (lambda: evidence(scarce=(3,)), "(3,) of 3 classes"),
     ],
 )
 def test_refuses_bad_input_and_names_it(call, named: str) -> None:
