@@ -14,8 +14,8 @@ from sklearn.metrics import jaccard_score
 from cmgl_cli.artifacts import SampleTable, open_artifact
 from cmgl_cli.config import build_run
 from cmgl_cli.datasets import open_dataset
-from cmgl_cli.errors import InputError
-from cmgl_cli.graphs import Nonparanormal
+from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.graphs import Moments, Nonparanormal
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.nodes.proxies import balanced_weights
 from cmgl_cli.pictures import Pictures
@@ -23,6 +23,7 @@ from cmgl_cli.pipeline import steps_of
 from cmgl_cli.regions import RegionEvidence, RegionSource
 from cmgl_cli.reports.experiment import write_report
 from cmgl_cli.stages.extract_masks import shrunk
+from cmgl_cli.sufficient import fold_correlations
 from tests.cli_helpers import SMALL, cmgl
 
 ENCODER = ["--encoder", "builtin:tiny"]
@@ -236,10 +237,10 @@ def test_a_mask_that_cannot_be_read_costs_its_score_and_not_the_labels(tmp_path,
 
 def test_criteria_about_whole_images_give_way_to_held_out_likelihood(work):
     options = ["--rho", "0.05,0.2", "--gamma", "0.1", "--k", "0", "--select", "score", "--observations", "region"]
-    outcome = cmgl("fit-graphs", "--dataset", "smoke", *options, code=None)
-    # eight images are few: either some fold shows every class in several of them, or the way out is named
-    assert outcome.code == 0 or "--select ebic" in outcome.err
+    outcome = cmgl("fit-graphs", "--dataset", "smoke", *options, "--folds", "2", "--no-appearance", "--windows", "none")
     assert "about whole images" in outcome.err
+    with open_artifact(work / "region_graphs.h5") as found:
+        assert len(found["selection/score"]) == 2 and np.isfinite(found["selection/score"]).all()
 
 
 def test_photographs_of_ones_own_are_labelled(work, tmp_path):
@@ -361,6 +362,39 @@ def test_bad_masks_are_listed_or_stop_a_strict_run(tmp_path, monkeypatch, case):
         assert reason.lower() in found["problem"][~found["known"]][0].lower()
     said = run_folder(folder, "extract", *ENCODER, "--strict", "--force", "--modality", "mask", code=3)
     assert "masks/train/0.png" in said and "Traceback" not in said
+
+
+def test_ignored_pixels_count_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "own")
+    for number in range(2):
+        path = folder / "masks" / "test" / f"{number}.png"
+        mask = np.array(Image.open(path))
+        mask[:10] = 9
+        Image.fromarray(mask).save(path)
+    run_folder(folder, "segment", *QUICK, "--no-baselines")
+    with open_artifact(tmp_path / "artifacts" / "own" / "segmentation.h5") as found:
+        assert found["confusion"].sum() == 2 * 54 * 48
+
+
+def test_masks_of_other_samples_are_refused(work):
+    cmgl("extract", "--dataset", "smoke", "--modality", "mask", "--limit", "12")
+    outcome = cmgl("distill", "--dataset", "smoke", *SMALL["distill"], code=4)
+    assert "12 masks" in outcome.err and "16 samples" in outcome.err
+
+
+def test_folds_without_variance_are_left_out():
+    rng = np.random.default_rng(0)
+    folds = [Moments(1, 2) for _ in range(3)]
+    for index, fold in enumerate(folds):
+        values = rng.normal(size=(50, 2))
+        values[:, 1] = values[:, 1] if index == 0 else 1.0  # only the first fold sees the second node vary
+        fold.update(values, 0)
+    # without the first fold there is nothing to train the second node on
+    assert len(fold_correlations(folds)) == 2
+    assert len(fold_correlations(folds[:1] * 3)) == 3
+    with pytest.raises(UsageError, match="held-out likelihood needs"):
+        fold_correlations(folds[1:])
 
 
 def test_missing_masks_are_counted_and_left_out(tmp_path, monkeypatch):
