@@ -73,7 +73,7 @@ EXAMPLES = {
     "prior": "cmgl prior --dataset digits --direction text-to-image",
     "fit-graphs": "cmgl fit-graphs --dataset digits --rho 0.05 --gamma 0.1 --k 0",
     "classify": "cmgl classify --dataset digits",
-    "segment": "cmgl segment --dataset digits --decoder generative --epochs 2",
+    "segment": "cmgl segment --dataset digits --epochs 2",
     "twofold-restore": "cmgl twofold-restore --input observations.csv --stations stations.csv --export filled.nc",
     "experiment": "cmgl experiment twofold-synthetic --quick",
 }

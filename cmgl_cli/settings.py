@@ -267,8 +267,8 @@ class SegmentConfig:
     )
     decoder: str = option(
         "auto",
-        "What labels pixels: auto takes unet or generative, whichever the validation part prefers. paper: equations "
-        "(19) to (22); linear: the baseline.",
+        "What labels pixels: auto takes unet, with or without graphs, or generative, whichever the validation part "
+        "prefers. paper: equations (19) to (22); linear: the baseline.",
         choices=("auto", "unet", "hybrid", "generative", "paper", "linear"),
     )
     graph: str = option(

@@ -190,7 +190,8 @@ def _require_same_classes(maps: LabelMaps, graphs: Artifact) -> None:
 def _asked(config: SegmentConfig) -> list[Candidate]:
     """Return the decoders among which the validation part chooses."""
     if config.decoder == "auto":
-        return [Candidate("unet", config.graph), Candidate("generative", config.graph)]
+        # without graphs too: where they do not pay, the default is not to be held back by them
+        return [Candidate("unet", config.graph), Candidate("generative", config.graph), Candidate("unet", "none")]
     # a linear layer has no graph
     return [Candidate(config.decoder, "per-class" if config.decoder == "linear" else config.graph)]
 
