@@ -1,10 +1,7 @@
 """The command line: options and help, nothing else. Every stage is imported inside its command."""
 
-import inspect
 import os
 import sys
-import types
-import typing
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -12,11 +9,28 @@ from typing import Annotated, Any
 
 import typer
 
-from cmgl_cli import __version__
+from cmgl_cli import __version__, completion
 from cmgl_cli.commands import Request, run_stage
 from cmgl_cli.config import build_run
 from cmgl_cli.console import Console
 from cmgl_cli.errors import EXIT_INTERRUPTED, OutputError, UsageError
+from cmgl_cli.flags import (
+    EXTRA,
+    ArtifactFile,
+    Artifacts,
+    AsJson,
+    Config,
+    Dataset,
+    Debug,
+    DryRun,
+    Force,
+    KnownDataset,
+    Quiet,
+    Root,
+    Verify,
+    stage_flags,
+    with_signature,
+)
 from cmgl_cli.pipeline import STEPS, Job, run_all, status, summarize
 from cmgl_cli.settings import STAGE_CONFIGS
 
@@ -30,42 +44,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Results as one JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-
-COMMON: dict[str, tuple[Any, Any, Any]] = {
-    "dataset": (str | None, None, typer.Option(help="Name of the dataset (see: cmgl datasets).")),
-    "root": (Path | None, None, typer.Option(help="Folder the datasets lie in. Default: $CMGL_DATA, then ./data.")),
-    "dataset_options": (
-        str | None,
-        None,
-        typer.Option(help="Options of the dataset's reader as YAML: '{masks: labels, classes: [road, sky]}'."),
-    ),
-    "name": (str | None, None, typer.Option(help="Name of the experiment. Default: the dataset's name.")),
-    "artifacts": (Path | None, None, typer.Option(help="Folder of all experiments. Default: artifacts.")),
-    "config": (Path | None, None, typer.Option(help="YAML file with settings; flags win over it.")),
-}
-CONTROL: dict[str, tuple[Any, Any, Any]] = {
-    "force": (bool, False, typer.Option("--force", help="Compute even when the output is up to date.")),
-    "dry_run": (bool, False, typer.Option("--dry-run", help="Say what would be done, and why.")),
-    "verify": (bool, False, typer.Option("--verify", help="Recompute the digests of all inputs first.")),
-    "quiet": (bool, False, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")),
-    "as_json": (bool, False, typer.Option("--json", help="Results as one JSON object on stdout.")),
-    "debug": (bool, False, typer.Option("--debug", help="Show tracebacks.")),
-}
-EXTRA: dict[str, dict[str, tuple[Any, Any, Any]]] = {
-    "extract": {
-        "images": (Path | None, None, typer.Option(help="Encode every image below this folder, labels unknown.")),
-        "shard": (str | None, None, typer.Option(help="Encode part i of n, as i/n; set by torchrun and srun.")),
-        "merge": (bool, False, typer.Option("--merge", help="Join the complete shards into one file.")),
-    },
-    "experiment": {"list": (bool, False, typer.Option("--list", help="Show the experiments there are."))},
-}
-EXTRA["segment"] = {
-    "images": (Path | None, None, typer.Option(help="Label every image below this folder with a learnt decoder.")),
-}
 EXAMPLES = {
     "render-text": "cmgl render-text --dataset digits --preview pages.png",
     "extract": "cmgl extract --dataset digits --encoder builtin:tiny",
@@ -76,6 +54,13 @@ EXAMPLES = {
     "segment": "cmgl segment --dataset digits --epochs 2",
     "twofold-restore": "cmgl twofold-restore --input observations.csv --stations stations.csv --export filled.nc",
     "experiment": "cmgl experiment twofold-synthetic --quick",
+    "init": "cmgl init mine --root photos",
+    "run": "cmgl run configs/smoke.yaml",
+    "status": "cmgl status configs/smoke.yaml",
+    "inspect": "cmgl inspect artifacts/digits/graphs.h5",
+    "datasets": "cmgl datasets voc2012",
+    "env": "cmgl env --json",
+    "demo": "cmgl demo --artifacts first-look",
 }
 
 
@@ -109,7 +94,6 @@ def _stage_command(stage: str) -> Callable[..., None]:
     steps = [step for step in STEPS if step.stage == stage]
     roles = {item.role: item for step in steps for item in step.inputs}
     settings = [item.name for item in fields(config_class)]
-    extra = EXTRA.get(stage, {})
 
     def command(**typed: Any) -> None:
         console = Console(typed["quiet"], typed["as_json"], typed["debug"])
@@ -118,22 +102,12 @@ def _stage_command(stage: str) -> Callable[..., None]:
         if typed.get("list"):
             _guarded(console, lambda: _list_experiments(console))
             return
-        request = Request(stage, typed["config"], settled, paths, {key: typed[key] for key in extra})
+        request = Request(stage, typed["config"], settled, paths, {key: typed[key] for key in EXTRA.get(stage, {})})
         control = {key: typed[key] for key in ("force", "dry_run", "verify")}
         _guarded(console, lambda: run_stage(request, console, **control))
 
-    parameters: dict[str, tuple[Any, Any, Any]] = {**COMMON}
-    for role, item in roles.items():
-        flag = "--" + role.replace("_", "-")
-        about = f"Input. Default: artifacts/NAME/{item.file}" if item.implied else f"Input: a {item.file} to use."
-        parameters[role] = (Path | None, None, typer.Option(flag, help=about))
-    usual = " or ".join(step.output for step in steps)
-    parameters["output"] = (Path | None, None, typer.Option("--output", "-o", help=f"Default: artifacts/NAME/{usual}"))
-    parameters.update(extra)
-    parameters.update(_setting_parameters(config_class))
-    parameters.update(CONTROL)
-    command.__doc__ = f"{(config_class.__doc__ or '').strip()}\n\nExample: `{EXAMPLES[stage]}`"
-    return _with_signature(command, parameters)
+    command.__doc__ = config_class.__doc__
+    return with_signature(command, stage_flags(stage, steps, config_class))
 
 
 def _list_experiments(console: Console) -> None:
@@ -142,49 +116,13 @@ def _list_experiments(console: Console) -> None:
     list_experiments(console)
 
 
-def _setting_parameters(config_class: type) -> dict[str, tuple[Any, Any, Any]]:
-    hints = typing.get_type_hints(config_class)
-    parameters: dict[str, tuple[Any, Any, Any]] = {}
-    for item in fields(config_class):
-        hint, about = hints[item.name], item.metadata["about"]
-        if item.metadata["choices"]:
-            about += f" One of: {', '.join(item.metadata['choices'])}."
-        if item.default not in (None, ()) and hint is not bool:
-            default = ",".join(map(str, item.default)) if isinstance(item.default, tuple) else item.default
-            about += f" Default: {default}."
-        flag = "--" + item.name.replace("_", "-")
-        kind = next(arm for arm in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)))
-        if item.metadata["positional"]:
-            parameters[item.name] = (
-                str | None,
-                None,
-                typer.Argument(metavar=item.name.upper(), help=about, show_default=False),
-            )
-        elif kind is bool:
-            parameters[item.name] = (
-                bool | None,
-                None,
-                typer.Option(f"{flag}/--no-{flag[2:]}", help=about, show_default=False),
-            )
-        else:
-            simple = kind if kind in (int, float, Path) else str
-            parameters[item.name] = (simple | None, None, typer.Option(flag, help=about, show_default=False))
-    return parameters
-
-
-def _with_signature(command: Callable[..., None], parameters: dict[str, tuple[Any, Any, Any]]) -> Callable[..., None]:
-    """Give a function the signature that typer reads."""
-    made = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
-        for name, (kind, default, info) in parameters.items()
-    ]
-    command.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
-    command.__annotations__ = {item.name: item.annotation for item in made}
-    return command
+def _registered(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command whose help ends with its example."""
+    return app.command(name, epilog=f"Example: `{EXAMPLES[name]}`")
 
 
 for _stage in STAGE_CONFIGS:
-    app.command(_stage)(_stage_command(_stage))
+    _registered(_stage)(_stage_command(_stage))
 
 
 def _run_config(path: Path, artifacts: Path | None, root: Path | None) -> Any:
@@ -194,27 +132,19 @@ def _run_config(path: Path, artifacts: Path | None, root: Path | None) -> Any:
     return run
 
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file with the settings of an experiment.")]
-Artifacts = Annotated[Path | None, typer.Option(help="Folder of all experiments. Default: artifacts.")]
-Root = Annotated[Path | None, typer.Option(help="Folder the datasets lie in. Default: $CMGL_DATA, then ./data.")]
-
-
-@app.command("run")
+@_registered("run")
 def run_command(  # noqa: PLR0913 (one parameter a flag)
     config: Config,
     artifacts: Artifacts = None,
     root: Root = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute every stage again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and why.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Recompute the digests of all inputs first.")] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    verify: Verify = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Bring every stale stage of an experiment up to date.
-
-    Example: `cmgl run configs/digits.yaml`
-    """
+    """Bring every stale stage of an experiment up to date."""
     console = Console(quiet, as_json, debug)
 
     def body() -> None:
@@ -227,7 +157,33 @@ def run_command(  # noqa: PLR0913 (one parameter a flag)
     _guarded(console, body)
 
 
-@app.command("status")
+@_registered("init")
+def init_command(  # noqa: PLR0913 (one parameter a flag)
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new experiment.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of your images, or .npz file. Default: the folder NAME.", autocompletion=completion.files()
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: NAME.yaml.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented file of settings for your own folder of images, or for a known dataset."""
+    console = Console(quiet, as_json, debug)
+
+    def body() -> None:
+        from cmgl_cli.starter import write_starter
+
+        write_starter(name, console, dataset=dataset, root=root, output=output)
+
+    _guarded(console, body)
+
+
+@_registered("status")
 def status_command(
     config: Config,
     artifacts: Artifacts = None,
@@ -236,26 +192,20 @@ def status_command(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say which stages of an experiment are up to date, and why the others are not.
-
-    Example: `cmgl status configs/digits.yaml`
-    """
+    """Say which stages of an experiment are up to date, and why the others are not."""
     console = Console(quiet, as_json, debug)
     _guarded(console, lambda: _print_status(_run_config(config, artifacts, root), console))
 
 
-@app.command("inspect")
+@_registered("inspect")
 def inspect_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An artifact.")],
+    file: ArtifactFile,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute the content digest.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show what an artifact holds and where it comes from.
-
-    Example: `cmgl inspect artifacts/digits/graphs.h5`
-    """
+    """Show what an artifact holds and where it comes from."""
     console = Console(quiet, as_json, debug)
 
     def body() -> None:
@@ -266,18 +216,15 @@ def inspect_command(
     _guarded(console, body)
 
 
-@app.command("datasets")
+@_registered("datasets")
 def datasets_command(
-    name: Annotated[str | None, typer.Argument(help="Show the layout of this one.")] = None,
+    name: KnownDataset = None,
     root: Root = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List the datasets, the folder layout each expects, and which are found.
-
-    Example: `cmgl datasets voc2012`
-    """
+    """List the datasets, the folder layout each expects, and which are found."""
     console = Console(quiet, as_json, debug)
 
     def body() -> None:
@@ -288,12 +235,9 @@ def datasets_command(
     _guarded(console, body)
 
 
-@app.command("env")
+@_registered("env")
 def env_command(quiet: Quiet = False, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Print what a bug report needs: versions, devices, settings.
-
-    Example: `cmgl env`
-    """
+    """Print what a bug report needs: versions, devices, settings."""
     console = Console(quiet, as_json, debug)
 
     def body() -> None:
@@ -304,14 +248,11 @@ def env_command(quiet: Quiet = False, as_json: AsJson = False, debug: Debug = Fa
     _guarded(console, body)
 
 
-@app.command("demo")
+@_registered("demo")
 def demo_command(
     artifacts: Artifacts = None, quiet: Quiet = False, as_json: AsJson = False, debug: Debug = False
 ) -> None:
-    """Run the whole main job on bundled data: handwritten digits and their texts, in, graphs and classes out.
-
-    Example: `cmgl demo`
-    """
+    """Run the whole main job on bundled data: handwritten digits and their texts, in, graphs and classes out."""
     console = Console(quiet, as_json, debug)
 
     def body() -> None:

@@ -87,8 +87,8 @@ def _with_implied(request: Request) -> Request:
         settings["modality"], fallback = settings["modality"] or "text", renders.resolve().parent.name
     else:
         return request
-    settings["name"] = settings["name"] or settings["dataset"] or fallback
-    return replace(request, settings=settings)
+    run = build_run(request.config, settings, request.stage)
+    return _named(replace(request, settings=settings), run, fallback)
 
 
 def _photographs(request: Request) -> tuple[Request, Request]:
@@ -133,22 +133,26 @@ def _field_names(stage: str) -> list[str]:
 
 def _named_after_input(request: Request) -> Request:
     """Name the experiment after the record that is restored."""
-    settings = dict(request.settings)
-    first = str(settings["input"] or "").split(",")[0]
-    settings["name"] = settings["name"] or settings["dataset"] or Path(first).stem or "stations"
-    return replace(request, settings=settings)
+    run = build_run(request.config, request.settings, request.stage)
+    record = next(iter(run.stages[request.stage].input), None)
+    return _named(request, run, record.stem if record else "stations")
 
 
 def _named_after_experiment(request: Request) -> Request:
-    settings = dict(request.settings)
-    settings["name"] = settings["name"] or settings["experiment"] or "experiment"
-    return replace(request, settings=settings)
+    run = build_run(request.config, request.settings, request.stage)
+    return _named(request, run, run.stages[request.stage].experiment or "experiment")
+
+
+def _named(request: Request, run: RunConfig, fallback: str) -> Request:
+    """Name the experiment, unless the configuration or what was typed does."""
+    return replace(request, settings={**request.settings, "name": run.name or fallback})
 
 
 def _with_own_matrices(request: Request) -> Request:
     """Let --prior name a file of the user's own, and --covariance stand for all other inputs."""
     settings, paths = dict(request.settings), dict(request.paths)
-    covariance = build_run(request.config, settings, request.stage).stages["fit-graphs"].covariance
+    run = build_run(request.config, settings, request.stage)
+    covariance = run.stages["fit-graphs"].covariance
     prior = paths["prior"]
     if prior is not None and (covariance or prior.suffix.lower() in OWN_PRIORS):
         settings["own_prior"], paths["prior"] = str(prior), None
@@ -161,8 +165,7 @@ def _with_own_matrices(request: Request) -> Request:
             f"cmgl fit-graphs: --covariance {covariance} and --{surplus[0].replace('_', '-')} {paths[surplus[0]]}",
             "give one of them",
         )
-    settings["name"] = settings["name"] or settings["dataset"] or covariance.stem
-    return replace(request, settings=settings, paths=paths)
+    return _named(replace(request, settings=settings, paths=paths), run, covariance.stem)
 
 
 def _shard(request: Request) -> Shard:

@@ -12,7 +12,6 @@ import yaml
 
 from cmgl_cli.artifacts import SampleTable, open_artifact, read_header
 from cmgl_cli.config import build_run
-from cmgl_cli.settings import STAGE_CONFIGS
 from tests.cli_helpers import SMALL, chain, cmgl
 from tests.encoders.checkpoints import write_checkpoint
 
@@ -183,12 +182,6 @@ def test_every_shipped_configuration_is_valid(config):
     assert build_run(config).name
 
 
-def test_every_flag_has_a_help_text_and_every_command_an_example():
-    for stage in STAGE_CONFIGS:
-        text = cmgl(stage, "--help").out
-        assert f"cmgl {stage} " in text.partition("Example:")[2]
-
-
 def test_images_without_labels_can_be_encoded(workplace, encoder, tmp_path):
     from PIL import Image
 
@@ -207,3 +200,12 @@ def test_environment_and_datasets_answer(tmp_path):
     names = {row["name"] for row in listed}
     assert {"cifar10", "cifar100", "cub200", "caltech256", "voc2012", "ade20k", "coco2014", "kvasir", "digits"} <= names
     assert "VOCdevkit" in cmgl("datasets", "voc2012").out
+
+
+def test_a_name_in_the_configuration_wins_over_the_name_of_the_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "named.yaml").write_text("name: alps\ntwofold-restore:\n  input: rain.csv\n")
+    (tmp_path / "unnamed.yaml").write_text("twofold-restore:\n  input: rain.csv\n")
+    (tmp_path / "rain.csv").write_text("station,time,rain\n" + "".join(f"a,2020-01-{d:02d},{d}\n" for d in range(1, 29)))
+    assert "artifacts/alps/restored.h5" in cmgl("twofold-restore", "--config", "named.yaml", "--dry-run").err
+    assert "artifacts/rain/restored.h5" in cmgl("twofold-restore", "--config", "unnamed.yaml", "--dry-run").err

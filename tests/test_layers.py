@@ -64,14 +64,17 @@ ALLOWED = {
     "experiments": MATHEMATICS | {"datasets", "reports"},
     "about": {"artifacts", "console", "datasets", "experiments"},
     "commands": {"artifacts", "settings", "config", "console", "pipeline", "sharding"},
-    "cli": {"commands", "config", "console", "pipeline", "settings"},
+    "completion": {"datasets"},
+    "flags": {"commands", "completion", "pipeline"},
+    "starter": {"artifacts", "config", "console", "datasets", "settings"},
+    "cli": {"commands", "completion", "config", "console", "flags", "pipeline", "settings"},
     "errors": set(),
     "__main__": {"cli"},
 }
-LAZY_IN_CLI = {"about", "reports"}
+LAZY_IN_CLI = {"about", "reports", "starter"}
 ONLY_IN = {
     "h5py": {"artifacts"},
-    "typer": {"cli"},
+    "typer": {"cli", "flags"},
     "rich": {"console"},
     "transformers": {"encoders"},
     "yaml": {"config", "datasets"},
