@@ -124,5 +124,6 @@ def list_experiments(console: Console) -> None:
     """List the experiments that ``cmgl experiment`` repeats."""
     from cmgl_cli.experiments import EXPERIMENTS
 
-    rows = [(one.name, "a record: --input" if one.needs_stations else "-", one.about) for one in EXPERIMENTS.values()]
+    words = {"": "-", "stations": "a record: --input", "features": "--config or --dataset"}
+    rows = [(one.name, words[one.needs], one.about) for one in EXPERIMENTS.values()]
     console.table("experiments", ("name", "needs", "what"), rows)

@@ -139,8 +139,12 @@ def _named_after_input(request: Request) -> Request:
 
 
 def _named_after_experiment(request: Request) -> Request:
+    """Put the output among the experiments of the data's folder; what has no data has a folder of its own."""
     run = build_run(request.config, request.settings, request.stage)
-    return _named(request, run, run.stages[request.stage].experiment or "experiment")
+    wanted = run.stages[request.stage].experiment or "experiment"
+    request = _named(request, run, wanted)
+    output = run.artifacts / request.settings["name"] / "experiments" / f"{Path(wanted).name}.h5"
+    return replace(request, paths={**request.paths, "output": request.paths["output"] or output})
 
 
 def _named(request: Request, run: RunConfig, fallback: str) -> Request:

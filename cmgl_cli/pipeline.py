@@ -342,6 +342,17 @@ def execute(job: Job) -> bool:
     return True
 
 
+def is_current(job: Job) -> bool:
+    """Tell whether a step's output exists and is what its settings and inputs would make; nothing is computed."""
+    if not job.output.exists():
+        return False
+    try:
+        prepared: Prepared = importlib.import_module(job.step.module).prepare(job)
+        return not _reasons(job.output, _identity(job, _read_inputs(job), prepared.digests))
+    except CmglError:
+        return False
+
+
 def summarize(job: Job) -> None:
     """Print what the step's output says."""
     with open_artifact(job.output, job.step.schema) as artifact:

@@ -328,7 +328,10 @@ class TwofoldRestoreConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """Repeat an experiment of the papers: a grid of cells, resumable, to one artifact, tables and a figure."""
+    """Repeat an experiment of the papers: a grid of cells, resumable, to one artifact, tables and a figure.
+
+    Ablations take their data and all settings that they do not vary from --config or --dataset.
+    """
 
     experiment: str = option("", "Which one; --list shows all.", positional=True)
     input: tuple[Path, ...] = option((), "Station records, as for twofold-restore.", results=False)
@@ -338,6 +341,7 @@ class ExperimentConfig:
     end: str | None = option(None, "Last time taken, as 1990-12.")
     complete: float = option(0.0, "Leave out stations with a smaller share of observations.", least=0, most=1)
     years: tuple[int, ...] = option((0,), "Also cut the record to its last so many years; 0 is all of it.", least=0)
+    seeds: int = option(3, "Repetitions of an ablation, each with nodes, graphs and controls of its own.", least=1)
     quick: bool = option(False, "A few cells only, for a first look.")
     only: tuple[str, ...] = option((), "Only some cells: parameter=value,... (rate=0.1,rate=0.3,method=default).")
     jobs: int = option(1, "Cells at a time.", least=1, results=False)

@@ -61,7 +61,7 @@ ALLOWED = {
         "search",
     },
     "reports": MATHEMATICS | {"artifacts", "datasets", "config"},
-    "experiments": MATHEMATICS | {"datasets", "reports"},
+    "experiments": MATHEMATICS | {"artifacts", "config", "console", "datasets", "pipeline", "reports", "settings"},
     "about": {"artifacts", "console", "datasets", "experiments"},
     "commands": {"artifacts", "settings", "config", "console", "pipeline", "sharding"},
     "completion": {"datasets"},

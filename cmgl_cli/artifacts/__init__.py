@@ -6,7 +6,7 @@ publishes it under its final name in one step. The format is written down in doc
 
 from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec
 from cmgl_cli.artifacts.disk import publish_file
-from cmgl_cli.artifacts.identity import Identity
+from cmgl_cli.artifacts.identity import Identity, canonical_json
 from cmgl_cli.artifacts.locking import output_lock
 from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header, read_plain
 from cmgl_cli.artifacts.samples import SampleTable
@@ -23,6 +23,7 @@ __all__ = [
     "Identity",
     "SampleTable",
     "Schema",
+    "canonical_json",
     "create_artifact",
     "open_artifact",
     "output_lock",

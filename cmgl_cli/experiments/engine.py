@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import joblib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from cmgl_cli.errors import UsageError, suggest
 from cmgl_cli.experiments.journal import Journal
@@ -28,12 +30,15 @@ class Request:
         A small subset of the grid, for a first look and for tests.
     years : tuple of int
         Lengths to which a record is cut, in years; 0 takes all of it.
+    seeds : int
+        Repetitions of an ablation.
     data : object
         What the experiment's loader read, None where it makes its own data.
     """
 
     quick: bool = False
     years: tuple[int, ...] = (0,)
+    seeds: int = 3
     data: Any = None
 
 
@@ -90,8 +95,14 @@ class Experiment:
         Row parameter and value that is compared with the best of the others.
     figure : callable
         From the results to a figure.
-    needs_stations : bool
-        It works on a record given with ``--input``.
+    needs : {"", "stations", "features"}
+        What it works on: data of its own, a record given with ``--input``, or an experiment's features.
+    aside : frozenset of str
+        Rows that are no rivals of the reference.
+    shown : tuple of str
+        Metrics that are the columns of the tables; without them, columns are `columns` and the metric is `metric`.
+    gain : {"percent", "points"}
+        How the reference is compared: an error in percent of the other's, or a share (more is better) in points.
     """
 
     name: str
@@ -105,8 +116,10 @@ class Experiment:
     metric: str
     reference: str
     figure: Callable[[Results], Figure]
-    needs_stations: bool = False
+    needs: Literal["", "stations", "features"] = ""
     aside: frozenset[str] = field(default_factory=frozenset)
+    shown: tuple[str, ...] = ()
+    gain: Literal["percent", "points"] = "percent"
 
 
 def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
@@ -179,6 +192,9 @@ def run_cells(
 
 
 def _timed(run: Callable[[Cell, Any], dict[str, float]], cell: Cell, data: Any) -> tuple[Cell, dict[str, float]]:
-    start = time.thread_time()
-    metrics = run(cell, data)
-    return cell, {**metrics, SECONDS: time.thread_time() - start}
+    # one thread a cell: sums then have one order, and a cell's numbers do not depend on how many run beside it
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        start = time.thread_time()
+        metrics = run(cell, data)
+        return cell, {**metrics, SECONDS: time.thread_time() - start}

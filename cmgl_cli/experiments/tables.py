@@ -37,27 +37,31 @@ def summary_tables(experiment: Experiment, results: Results, metric: str = "") -
     metric : str
         Default: the experiment's own.
     """
+    several = experiment.shown if not metric else ()
     metric = metric or experiment.metric
     tables = []
     for page in _distinct(results, experiment.pages):
         part = results.where(**page)
-        columns = _distinct(part, experiment.columns)
+        # columns are metrics, or values of parameters
+        columns: list[tuple[str, Cell]] = [(name, {}) for name in several if name in part.names()]
+        columns = columns or [(metric, column) for column in _distinct(part, experiment.columns)]
         rows = []
         for row in part.values(experiment.rows):
-            groups = [part.where(**{experiment.rows: row}, **column).column(metric) for column in columns]
-            rows.append((str(row), *(_mean_and_spread(group) for group in groups)))
-        header = (experiment.rows, *(_label(column) for column in columns))
-        title = ", ".join([experiment.name, _label(page), metric] if page else [experiment.name, metric])
-        tables.append(Table(title, header, tuple(rows)))
+            own = part.where(**{experiment.rows: row})
+            rows.append((str(row), *(_mean_and_spread(own.where(**fixed).column(name)) for name, fixed in columns)))
+        header = (experiment.rows, *(name if several else _label(fixed) or name for name, fixed in columns))
+        words = [experiment.name, _label(page), "" if several else metric]
+        tables.append(Table(", ".join(filter(None, words)), header, tuple(rows)))
     return tables
 
 
 def paired_gains(experiment: Experiment, results: Results) -> list[Table]:
-    """Return one table a page: the reference row against the best other row, in percent, paired over the rest.
+    """Return one table a page: the reference row against the best other row, paired over the rest.
 
-    The best other is the row with the least mean in that column. The spread is the standard deviation, over seeds or
-    folds, of the paired relative differences.
+    The best other is the row with the best mean in that column. The spread is the standard deviation, over seeds or
+    folds, of the paired differences: relative ones in percent for errors, absolute ones in points for shares.
     """
+    points = experiment.gain == "points"
     tables = []
     for page in _distinct(results, experiment.pages):
         part = results.where(**page)
@@ -70,13 +74,17 @@ def paired_gains(experiment: Experiment, results: Results) -> list[Table]:
             own = part.where(**{experiment.rows: experiment.reference}, **column).column(experiment.metric)
             rivals = {row: part.where(**{experiment.rows: row}, **column).column(experiment.metric) for row in others}
             rivals = {row: values for row, values in rivals.items() if len(values) == len(own)}
-            best = min(rivals, key=lambda row: float(np.mean(rivals[row])))
+            sign = -1 if points else 1
+            best = min(rivals, key=lambda row: sign * float(np.mean(rivals[row])))
             named.append(str(best))
-            gains.append(100 * (own / rivals[best] - 1))
-        cells = [f"{gain.mean():+.1f} ± {gain.std():.1f} %" for gain in gains]
-        mean = f"{float(np.mean([gain.mean() for gain in gains])):+.1f} %"
-        header = ("against the best other", *(_label(column) for column in columns), "mean")
-        title = ", ".join([experiment.name, _label(page), f"{experiment.reference} against the best other"])
+            gains.append(100 * (own - rivals[best] if points else own / rivals[best] - 1))
+        unit = "points" if points else "%"
+        cells = [f"{gain.mean():+.1f} ± {gain.std():.1f} {unit}" for gain in gains]
+        mean = f"{float(np.mean([gain.mean() for gain in gains])):+.1f} {unit}"
+        header = ("against the best other", *(_label(column) or experiment.metric for column in columns), "mean")
+        title = ", ".join(
+            filter(None, [experiment.name, _label(page), f"{experiment.reference} against the best other"])
+        )
         tables.append(Table(title, header, (("best other", *named, ""), ("difference", *cells, mean))))
     return tables
 

@@ -151,5 +151,5 @@ TWOFOLD_STATIONS = Experiment(
     metric="MSE",
     reference=DEFAULT,
     figure=figure,
-    needs_stations=True,
+    needs="stations",
 )

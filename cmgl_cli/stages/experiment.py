@@ -1,6 +1,7 @@
 """``cmgl experiment``: a grid of independent cells, resumable, to one artifact, one table and one figure."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from cmgl_cli.datasets.stations import StationTable, read_stations
 from cmgl_cli.errors import UsageError, suggest
 from cmgl_cli.experiments import (
     EXPERIMENTS,
+    SECONDS,
+    Chain,
     Experiment,
     Journal,
     Request,
@@ -21,17 +24,23 @@ from cmgl_cli.experiments import (
     to_latex,
     to_markdown,
 )
-from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.pipeline import Job, Prepared, execute, make_job, steps_of
 from cmgl_cli.reports import png
 from cmgl_cli.settings import ExperimentConfig
 
 
 def prepare(job: Job) -> Prepared:
-    """Read the record, where the experiment works on one."""
+    """Bring what all cells share up to date: the features, or the record that the experiment works on."""
     config: ExperimentConfig = job.config
     experiment = _experiment(config.experiment)
     digests = {"experiment": f"{experiment.name} {experiment.version}"}
-    if not experiment.needs_stations:
+    if experiment.needs == "features":
+        _extract(job)
+        if job.dry_run and not (job.run.folder / "features.h5").exists():
+            return Prepared(digests)
+        chain = Chain.of(job.run)
+        return Prepared({**digests, **chain.digests()}, chain)
+    if not experiment.needs:
         return Prepared(digests)
     if not config.input:
         raise UsageError(
@@ -39,6 +48,15 @@ def prepare(job: Job) -> Prepared:
         )
     table = _complete(read_stations(config.input, config.stations), config)
     return Prepared({**digests, "stations": table.digest()}, table)
+
+
+def _extract(job: Job) -> None:
+    """Make the features, where a dataset says of what; without one, those that are there are taken."""
+    if not job.run.dataset:
+        return
+    run = replace(job.run, until=("extract",))
+    for step in steps_of(run):
+        execute(make_job(step, run, job.console, dry_run=job.dry_run, verify=job.verify))
 
 
 def _experiment(name: str) -> Experiment:
@@ -60,15 +78,14 @@ def _complete(table: StationTable, config: ExperimentConfig) -> StationTable:
     return table.select(stations=enough)
 
 
-def compute(job: Job, table: StationTable | None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
+def compute(job: Job, data: StationTable | Chain | None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     """Run the cells that are not in the journal yet, and store all."""
     config: ExperimentConfig = job.config
     experiment = EXPERIMENTS[config.experiment]
-    request = Request(config.quick, config.years, table)
-    cells = chosen(experiment.cells(request), config.only)
+    cells = chosen(experiment.cells(Request(config.quick, config.years, config.seeds, data)), config.only)
     scope = {"experiment": experiment.name, "version": experiment.version}
-    if table is not None:
-        scope["data"] = table.digest()
+    if data is not None:
+        scope["data"] = data.digest()
     journal = Journal(job.output.with_suffix(".cells.jsonl"), scope)
     done = sum(cell in journal for cell in cells)
     if done:
@@ -77,7 +94,7 @@ def compute(job: Job, table: StationTable | None, inputs: Mapping[str, Artifact]
         results = run_cells(
             experiment,
             cells,
-            table,
+            data,
             journal,
             jobs=config.jobs,
             backend=config.backend,
@@ -91,8 +108,16 @@ def _write(out: ArtifactWriter, results: Results) -> None:
         values = [cell.get(name, "") for cell in results.cells]
         texts = any(isinstance(value, str) for value in values)
         out.write(f"parameters/{name}", np.array(values, dtype=object if texts else np.float64))
+    # times differ from run to run, so they stay outside the content
+    times = [name for name in results.names() if name.startswith(SECONDS)]
     for name in results.names():
-        out.write(f"metrics/{name.replace('/', '-')}", results.column(name))
+        if name not in times:
+            out.write(f"metrics/{name.replace('/', '-')}", results.column(name))
+    out.provenance["times"] = {name: [_rounded(value) for value in results.column(name)] for name in times}
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
 def summarize(artifact: Artifact, job: Job) -> None:
@@ -121,7 +146,9 @@ def summarize(artifact: Artifact, job: Job) -> None:
 
 def _read(artifact: Artifact) -> Results:
     parameters, metrics = artifact.group("parameters"), artifact.group("metrics")
-    count = len(next(iter(metrics.values())))
+    times = artifact.provenance.get("times", {})
+    metrics |= {name: np.array(values, dtype=np.float64) for name, values in times.items()}
+    count = len(next(iter(parameters.values())))
     cells = [{name: _scalar(values[i]) for name, values in parameters.items()} for i in range(count)]
     found = [{n: float(v[i]) for n, v in metrics.items() if not np.isnan(v[i])} for i in range(count)]
     return Results(tuple(cells), tuple(found))

@@ -80,15 +80,15 @@ def test_the_command_writes_tables_and_a_figure_and_is_then_up_to_date(tmp_path,
     command = ["experiment", "twofold-stations", "--input", "r.npz", "--quick"]
     assert "toy" not in cmgl("experiment", "--list").out
     outcome = cmgl(*command, "--json")
-    folder = tmp_path / "artifacts" / "twofold-stations"
+    folder = tmp_path / "artifacts" / "twofold-stations" / "experiments"
     rows = next(iter(outcome.json.values()))
     assert {row["method"] for row in rows} == {"default", "knn", "climatology"}
     for suffix in ("md", "csv", "tex", "png", "cells.jsonl"):
-        assert (folder / f"experiment.{suffix}").stat().st_size > 0
-    with open_artifact(folder / "experiment.h5", "experiment", verify=True) as found:
+        assert (folder / f"twofold-stations.{suffix}").stat().st_size > 0
+    with open_artifact(folder / "twofold-stations.h5", "experiment", verify=True) as found:
         assert found.group("metrics")["MSE"].shape == (3,)
     assert "up to date" in cmgl(*command).err
-    (folder / "experiment.h5").unlink()
+    (folder / "twofold-stations.h5").unlink()
     assert "3 of 3 cells are done already" in cmgl(*command).err
 
 

@@ -1,0 +1,175 @@
+"""What the cells of an ablation are made from: artifacts of the pipeline's own steps, shared by all that need them.
+
+A cell asks for nodes, priors, graphs or scores under certain settings. Each is made once, by the stage that makes it in
+every experiment, into a file named after what decides its content; whoever comes second finds it, whoever comes
+meanwhile waits. So no mathematics is repeated here, and a kill costs at most the artifact at work.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from cmgl_cli.artifacts import canonical_json, open_artifact, read_header
+from cmgl_cli.config import RunConfig
+from cmgl_cli.console import Console
+from cmgl_cli.errors import InputError, LockedError
+from cmgl_cli.pipeline import STEPS, Job, Step, execute, is_current
+from cmgl_cli.settings import identity_settings
+
+STAGES = ("distill", "prior", "fit-graphs", "classify")
+CELLS = "cells"
+FILES: Mapping[str, str] = MappingProxyType(
+    {"features": "features.h5", "text_features": "text_features.h5", "masks": "masks.h5"}
+)
+WAIT_SECONDS = 0.2
+# what a cell must not do beside its artifact: write files of the user's, draw, stop at a gap that is to be measured
+_ASIDE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "fit-graphs": {"figures": False, "edges": None, "stability": 0, "allow_unconverged": True},
+        "classify": {"figures": False},
+    }
+)
+
+
+class _Silent(Console):
+    """Says nothing: a stage that is repeated a hundred times would say the same a hundred times."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def warn(self, text: str) -> None:
+        """Keep it."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An experiment of the user's, from its features on.
+
+    Attributes
+    ----------
+    run : RunConfig
+        Settings of all stages; what a cell does not vary is taken from here.
+    sources : mapping
+        Role to path of the artifacts that all cells share: features, and text_features and masks where there are some.
+    """
+
+    run: RunConfig
+    sources: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "Chain":
+        """Return the chain of an experiment whose features exist.
+
+        Raises
+        ------
+        InputError
+            There are none.
+        """
+        sources = {role: run.folder / file for role, file in FILES.items() if (run.folder / file).exists()}
+        if "features" not in sources:
+            raise InputError(
+                "the ablations start from the features of images, and there are none",
+                str(run.folder / FILES["features"]),
+                "name the data: --config FILE or --dataset NAME; or the experiment that has features: --name NAME",
+            )
+        # plain dictionaries travel to other processes, mapping proxies do not
+        plain = replace(run, stages=dict(run.stages), dataset_options=dict(run.dataset_options))
+        return cls(plain, sources)
+
+    def digests(self) -> dict[str, str]:
+        """Return what decides the numbers of cells beside their parameters: the features, and settings of stages."""
+        found = {role: read_header(path)[1] for role, path in self.sources.items()}
+        settings = {stage: identity_settings(self.run.stages[stage]) for stage in STAGES}
+        versions = {step.label: step.version for step in STEPS if step.stage in STAGES}
+        return {**found, "settings": _hash({"settings": settings, "versions": versions})}
+
+    def digest(self) -> str:
+        """Return one digest of all that `digests` names."""
+        return _hash(self.digests())
+
+    def setting(self, stage: str, key: str) -> Any:
+        """Return a setting as the user has it."""
+        return getattr(self.run.stages[stage], key)
+
+    def nodes(self, seed: int, **settings: Any) -> Path:
+        """Return distilled nodes; `seed` counts from the user's own."""
+        return self._make("distill", "", self.sources, seed, settings)
+
+    def prior(self, nodes: Path, **settings: Any) -> Path:
+        """Return the prior of these nodes."""
+        return self._make("prior", "", {"nodes": nodes}, 0, settings)
+
+    def graphs(self, kind: str, nodes: Path, prior: Path | None, seed: int, **settings: Any) -> Path:
+        """Return graphs of ``image`` or ``patch`` observations; without a prior artifact, `own_prior` is one."""
+        inputs = {"nodes": nodes} | ({"prior": prior} if prior is not None else {})
+        if kind == "patch":
+            inputs |= {role: path for role, path in self.sources.items() if role != "masks"}
+        return self._make("fit-graphs", kind, inputs, seed, settings)
+
+    def scores(self, kind: str, nodes: Path, graphs: Path, seed: int, **settings: Any) -> Path:
+        """Return what `classify` makes of the graphs of one kind of observation, without baselines."""
+        inputs = {"nodes": nodes, "patch_graphs" if kind == "patch" else "graphs": graphs}
+        if kind == "patch":
+            inputs["features"] = self.sources["features"]
+        return self._make("classify", "", inputs, seed, {"baselines": False, "observations": kind, **settings})
+
+    def _make(self, stage: str, variant: str, inputs: Mapping[str, Path], seed: int, settings: Mapping) -> Path:
+        step = next(step for step in STEPS if (step.stage, step.variant) == (stage, variant))
+        config = replace(self.run.stages[stage], **{**_ASIDE.get(stage, {}), **settings})
+        if hasattr(config, "seed"):
+            config = replace(config, seed=config.seed + seed)
+        run = replace(self.run, stages={**self.run.stages, stage: config})
+        output = self.run.folder / "experiments" / CELLS / f"{Path(step.output).stem}-{_key(step, config, inputs)}.h5"
+        console = _Silent()
+        # the user's own artifact serves as well, where it was made with these settings
+        own = Job(step, run, dict(inputs), self.run.folder / step.output, console)
+        if not output.exists() and is_current(own):
+            return own.output
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _execute(replace(own, output=output))
+        return output
+
+
+def _execute(job: Job) -> None:
+    """Make an artifact, or wait for the cell that is making it."""
+    while True:
+        try:
+            execute(job)
+            return
+        except LockedError:
+            time.sleep(WAIT_SECONDS)
+
+
+def _key(step: Step, config: Any, inputs: Mapping[str, Path]) -> str:
+    found = {role: read_header(path)[1] for role, path in inputs.items()}
+    given = str(getattr(config, "own_prior", None))
+    return _hash([step.label, step.version, identity_settings(config), found, given])[:16]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def score_table(scores: Path) -> dict[str, dict[str, float]]:
+    """Return the rows of a classification: method to accuracy, macro F1, NLL and ECE."""
+    with open_artifact(scores) as found:
+        columns = found.group("table")
+    shown = {"accuracy": "accuracy", "macro F1": "macro_f1", "NLL": "nll", "ECE": "ece"}
+    return {
+        str(method): {name: float(columns[key][i]) for name, key in shown.items()}
+        for i, method in enumerate(columns["method"])
+    }
+
+
+def edge_counts(graphs: Path) -> dict[str, float]:
+    """Return the mean number of edges of a class: of Omega, of the common Theta and of the class's own S."""
+    with open_artifact(graphs) as found:
+        arrays = {name: found[name] for name in ("precision", "common", "specific")}
+    upper = np.triu_indices(arrays["common"].shape[0], 1)
+    return {name: float((values[..., *upper] != 0).sum(axis=-1).mean()) for name, values in arrays.items()}

@@ -1,0 +1,77 @@
+"""``cmgl experiment matrix``: which part of the precision matrix classifies (CM-GLasso, Table 7).
+
+All rows are scored by `classify` itself: the graph as fitted, and its controls, which keep marginal variances.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from matplotlib.figure import Figure
+
+from cmgl_cli.experiments.chain import Chain, edge_counts, score_table
+from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
+from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+
+BOTH = "common + specific"
+METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        BOTH: "graph classifier ({kind})",
+        "only common": "control: common only ({kind})",
+        "only specific": "control: specific only ({kind})",
+        "no edges": "control: diagonal ({kind})",
+        "identity": "control: identity ({kind})",
+        "random graph": "control: random graph ({kind})",
+    }
+)
+# which matrix of the artifact holds the edges
+EDGES: Mapping[str, str] = MappingProxyType(
+    {BOTH: "precision", "random graph": "precision", "only common": "common", "only specific": "specific"}
+)
+
+
+def cells(request: Request) -> list[Cell]:
+    """Return the grid: kinds of observation, matrices, seeds."""
+    kinds = ("image",) if request.quick else ("image", "patch")
+    return [
+        {"observations": kind, "matrix": matrix, "seed": seed}
+        for kind in kinds
+        for matrix in METHODS
+        for seed in range(request.seeds)
+    ]
+
+
+def run(cell: Cell, chain: Chain) -> dict[str, float]:
+    """Score one matrix: accuracy and the rest on the reported part, and edges a class."""
+    kind, matrix, seed = str(cell["observations"]), str(cell["matrix"]), int(cell["seed"])
+    nodes = chain.nodes(seed)
+    graphs = chain.graphs(kind, nodes, chain.prior(nodes), seed)
+    edges = edge_counts(graphs)
+    row = score_table(chain.scores(kind, nodes, graphs, seed))[METHODS[matrix].format(kind=kind)]
+    return {**row, "edges": edges[EDGES[matrix]] if matrix in EDGES else 0.0}
+
+
+def figure(results: Results) -> Figure:
+    """Draw the accuracy of every matrix, one panel a kind of observation."""
+    panels = [
+        BarPanel(f"{kind} observations", "accuracy", "matrix", results.where(observations=kind))
+        for kind in results.values("observations")
+    ]
+    return bars_figure(panels, first=BOTH)
+
+
+MATRIX = Experiment(
+    name="matrix",
+    about="Which matrix classifies: common + specific, either alone, no edges, identity, a random graph (Table 7)",
+    version=1,
+    cells=cells,
+    run=run,
+    pages=("observations",),
+    rows="matrix",
+    columns=(),
+    metric="accuracy",
+    reference=BOTH,
+    figure=figure,
+    needs="features",
+    shown=("accuracy", "macro F1", "NLL", "edges"),
+    gain="points",
+)
