@@ -176,7 +176,7 @@ STEPS: tuple[Step, ...] = (
         ignores=frozenset({"method", "compare", "bounds"}),
         alone=True,
     ),
-    Step("experiment", "", 1, "experiment", "experiment.h5", alone=True),
+    Step("experiment", "", 1, "experiment", "experiments/EXPERIMENT.h5", alone=True),
 )
 
 
