@@ -21,12 +21,14 @@ from cmgl_cli.flags import (
     AsJson,
     Config,
     Dataset,
+    DatasetOptions,
     Debug,
     DryRun,
     Force,
     KnownDataset,
     Quiet,
     Root,
+    Sources,
     Verify,
     stage_flags,
     with_signature,
@@ -58,6 +60,7 @@ EXAMPLES = {
     "run": "cmgl run configs/smoke.yaml",
     "status": "cmgl status configs/smoke.yaml",
     "inspect": "cmgl inspect artifacts/digits/graphs.h5",
+    "report": "cmgl report artifacts/digits/classification.h5",
     "datasets": "cmgl datasets voc2012",
     "env": "cmgl env --json",
     "demo": "cmgl demo --artifacts first-look",
@@ -216,6 +219,41 @@ def inspect_command(
     _guarded(console, body)
 
 
+@_registered("report")
+def report_command(  # noqa: PLR0913 (one parameter a flag)
+    sources: Sources,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Default: report.html beside the artifacts.",
+            autocompletion=completion.files(".html"),
+        ),
+    ] = None,
+    dataset: Dataset = None,
+    root: Root = None,
+    dataset_options: DatasetOptions = None,
+    artifacts: Artifacts = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write one page of what was run, what came out and what the graphs say; beside it the same as Markdown.
+
+    What an artifact was made from is added where it lies beside it. Artifacts of several seeds give mean and spread.
+    """
+    console = Console(quiet, as_json, debug)
+    typed = {"dataset": dataset, "root": root, "dataset_options": dataset_options, "artifacts": artifacts}
+
+    def body() -> None:
+        from cmgl_cli.reports.command import report
+
+        report(sources, output, typed, console)
+
+    _guarded(console, body)
+
+
 @_registered("datasets")
 def datasets_command(
     name: KnownDataset = None,
@@ -265,12 +303,11 @@ def demo_command(
 
 
 def _finish_run(jobs: list[Job]) -> None:
-    from cmgl_cli.reports.experiment import write_report
+    from cmgl_cli.reports.command import report_of_run
 
     for job in jobs:
         summarize(job)
-    html, markdown = write_report(job.run)
-    job.console.fields("report", {"page": html.resolve(), "text": markdown.resolve()})
+    report_of_run(job.run, job.console)
 
 
 def _print_status(run: Any, console: Console) -> None:

@@ -65,6 +65,7 @@ DryRun = Annotated[bool, CONTROL["dry_run"][2]]
 Verify = Annotated[bool, CONTROL["verify"][2]]
 Artifacts = Annotated[Path | None, COMMON["artifacts"][2]]
 Dataset = Annotated[str | None, COMMON["dataset"][2]]
+DatasetOptions = Annotated[str | None, COMMON["dataset_options"][2]]
 Root = Annotated[Path | None, COMMON["root"][2]]
 Config = Annotated[
     Path,
@@ -72,6 +73,14 @@ Config = Annotated[
         metavar="CONFIG",
         help="YAML file with the settings of an experiment.",
         autocompletion=completion.files(*completion.CONFIG),
+    ),
+]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARTIFACT...|CONFIG",
+        help="Artifacts, or the YAML file of an experiment.",
+        autocompletion=completion.files(*completion.ARTIFACT, *completion.CONFIG),
     ),
 ]
 ArtifactFile = Annotated[

@@ -60,7 +60,7 @@ ALLOWED = {
         "matrices",
         "search",
     },
-    "reports": MATHEMATICS | {"artifacts", "datasets", "config"},
+    "reports": MATHEMATICS | {"artifacts", "config", "console", "datasets", "observations", "pipeline", "settings"},
     "experiments": MATHEMATICS | {"artifacts", "config", "console", "datasets", "pipeline", "reports", "settings"},
     "about": {"artifacts", "console", "datasets", "experiments"},
     "commands": {"artifacts", "settings", "config", "console", "pipeline", "sharding"},

@@ -21,7 +21,8 @@ from cmgl_cli.nodes.proxies import balanced_weights
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import steps_of
 from cmgl_cli.regions import RegionEvidence, RegionSource
-from cmgl_cli.reports.experiment import write_report
+from cmgl_cli.reports.material import run_of_config
+from cmgl_cli.reports.report import write_report
 from cmgl_cli.stages.extract_masks import shrunk
 from cmgl_cli.sufficient import fold_correlations
 from tests.cli_helpers import SMALL, cmgl
@@ -283,8 +284,8 @@ def test_binary_masks_of_another_folder_are_reached_by_options(tmp_path, monkeyp
 
 def test_the_report_shows_scores_and_pictures(work):
     run = build_run(None, {"dataset": "smoke"}, environment={})
-    html, markdown = write_report(run)
-    text = markdown.read_text()
+    html = write_report([run_of_config(run)], run.folder / "report.html").page
+    text = html.with_suffix(".md").read_text()
     assert "Which pixel is what?" in text and "hybrid, without edges" in text
     assert (html.parent / "report-figures" / "segmentation-overlay.png").exists()
 

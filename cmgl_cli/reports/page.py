@@ -2,6 +2,7 @@
 
 import base64
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,9 @@ from cmgl_cli.errors import InputError
 
 NUMBER = re.compile(r"[<>~≈±+\-−]?\s*\d[\d.,]*(e[+-]?\d+)?\s*(%|[a-zA-Zµ/]{1,7})?(\s*±\s*\d[\d.,]*\s*%?)?")
 """What counts as a number in a cell: a sign, digits, a short unit, a spread."""
+
+SCREEN_SHARE = 0.58
+"""CSS pixels a pixel of a figure: drawn at 150 dots an inch, its text is about as large as the page's captions."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Table:
     caption : str
     emphasised : sequence of int
         Rows set in bold, such as our own method among the baselines.
+    folded : bool
+        Shown on request only; needs a caption.
 
     Raises
     ------
@@ -38,6 +44,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str = ""
     emphasised: Sequence[int] = ()
+    folded: bool = False
 
     def __post_init__(self) -> None:
         for index, cells in enumerate(self.rows):
@@ -68,6 +75,10 @@ class Figure:
     alt : str
         What the picture shows, for those who cannot see it.
     caption : str
+    reading : str
+        How to read it, for someone who has read neither paper.
+    photo : bool
+        It holds photographs, so a dark page must not turn its colours round.
 
     Raises
     ------
@@ -79,6 +90,8 @@ class Figure:
     png: bytes
     alt: str
     caption: str = ""
+    reading: str = ""
+    photo: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.name):
@@ -95,10 +108,16 @@ class Figure:
         """The picture as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as a page shows it at full size, in CSS pixels."""
+        width, height = struct.unpack(">II", self.png[16:24])
+        return round(width * SCREEN_SHARE), round(height * SCREEN_SHARE)
+
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report: text, then tables, then figures.
+    """One part of the report: text, then points, a listing, tables, figures, and parts of its own.
 
     Attributes
     ----------
@@ -107,12 +126,26 @@ class Section:
         Plain text; nothing in it is read as HTML or Markdown.
     tables : sequence of Table
     figures : sequence of Figure
+    points : sequence of str
+        Shown as a list.
+    listing : str
+        Lines whose spaces matter, such as a tree.
+    parts : sequence of Section
+        Subsections; theirs are not shown.
     """
 
     heading: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
+    points: Sequence[str] = ()
+    listing: str = ""
+    parts: "Sequence[Section]" = ()
+
+    @property
+    def all_figures(self) -> "list[Figure]":
+        """Its figures, those of its parts among them."""
+        return [*self.figures, *(figure for part in self.parts for figure in part.figures)]
 
 
 def build_page(
@@ -144,7 +177,7 @@ def build_page(
     InputError
         If two figures share a name.
     """
-    names = [figure.name for section in sections for figure in section.figures]
+    names = [figure.name for section in sections for figure in section.all_figures]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
         raise InputError("two figures share a name", ", ".join(sorted(doubled)), "name every figure differently")

@@ -1,0 +1,96 @@
+"""The graphs: common and class-specific edges as networks and as matrices, and how they were chosen and solved."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cmgl_cli.artifacts import Artifact
+from cmgl_cli.reports.curve_figures import convergence_figure, selection_figure
+from cmgl_cli.reports.graph_figures import circle_figure, matrix_figure
+from cmgl_cli.reports.material import Run
+from cmgl_cli.reports.page import Figure, Section, Table
+from cmgl_cli.reports.sections.parts import drawn_classes, figure, first
+
+KINDS = {"image graphs": "image", "patch graphs": "patch", "region graphs": "region", "given graphs": "given"}
+WORDS = {
+    "image": "One observation is one image: the values of its nodes.",
+    "patch": "One observation is one patch of an image: how much each node would draw from it.",
+    "region": "One observation is one patch whose pixels mostly belong to one class of the masks.",
+    "given": "The covariances were given.",
+}
+MOST_ROWS = 25
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Return a section for each kind of graphs, of the first run that has it."""
+    made = []
+    for kind, word in KINDS.items():
+        run = first(runs, kind)
+        artifact = run.open(kind) if run else None
+        if artifact is not None:
+            with artifact:
+                made.append(_section(word, artifact))
+    return made
+
+
+def _section(word: str, artifact: Artifact) -> Section:
+    names = artifact["classes"].tolist()
+    figures = [*_networks(word, artifact, names), *_choices(word, artifact, names)]
+    return Section(f"Graphs of {word} observations", [WORDS[word]], [_edge_table(artifact, names)], figures)
+
+
+def _networks(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figure]:
+    precision = artifact["precision"]
+    graphs = {"common": partial_correlation(artifact["common"], precision)}
+    specific = artifact["specific"]
+    for label in drawn_classes(np.abs(specific).sum(axis=(1, 2))):
+        graphs[f"specific to {names[label]}"] = partial_correlation(specific[label], precision[label : label + 1])
+    return [
+        figure(f"{word}-graphs", circle_figure(graphs), f"Common and class-specific graphs of {word} observations"),
+        figure(f"{word}-matrices", matrix_figure(graphs), "The same graphs as matrices"),
+    ]
+
+
+def _choices(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figure]:
+    selection, history = artifact.group("selection"), artifact.group("history")
+    figures = []
+    chosen = (selection["rho"] == selection["chosen_rho"]) & (selection["gamma"] == selection["chosen_gamma"])
+    best = int(np.argmax(chosen))
+    if len(selection["sharpness"]) > 1:
+        quantity, loss = _criterion_of_k(selection, best)
+        curve = selection_figure(selection["sharpness"], loss, names, chosen=artifact["k"], quantity=quantity)
+        figures.append(figure(f"{word}-selection", curve, f"{quantity} against the sharpness of the prior"))
+    if len(history["iteration"]) > 1:
+        scale = max(1.0, abs(float(history["objective"][-1])))
+        drawn = convergence_figure(history["objective"], history["gap"] / scale, iterations=history["iteration"])
+        figures.append(figure(f"{word}-convergence", drawn, "Objective and certified duality gap by iteration"))
+    return figures
+
+
+def _criterion_of_k(selection: Mapping[str, np.ndarray], cell: int) -> tuple[str, np.ndarray]:
+    """Return name and values [C, K] of what chose k: loss on held-out samples, or eBIC."""
+    if "k_criterion" in selection and selection["k_criterion"][0] == "held-out":
+        return "Held-out loss", -selection["heldout"][cell].mean(axis=0).T
+    return "eBIC", selection["ebic_of_k"][cell].T
+
+
+def partial_correlation(part: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Return the share of a part of Omega in the partial correlations, -part_ij / sqrt(Omega_ii Omega_jj)."""
+    diagonal = np.sqrt(np.einsum("cii->ci", precision).mean(axis=0))
+    edges = -part / np.outer(diagonal, diagonal)
+    np.fill_diagonal(edges, 0)
+    return edges
+
+
+def _edge_table(artifact: Artifact, names: Sequence[str]) -> Table:
+    upper = np.triu_indices(artifact["common"].shape[0], 1)
+    precision, specific, k = artifact["precision"], artifact["specific"], artifact["k"]
+    rows = [
+        [name, str(int(count)), str(int((o[upper] != 0).sum())), str(int((s[upper] != 0).sum())), f"{value:g}"]
+        for name, count, o, s, value in zip(names, artifact["counts"], precision, specific, k, strict=True)
+    ]
+    common = int((artifact["common"][upper] != 0).sum())
+    caption = f"Edges of {len(upper[0])} possible; the common graph has {common}."
+    if len(rows) > MOST_ROWS:
+        caption += f" The first {MOST_ROWS} of {len(rows)} classes."
+    return Table(("class", "observations", "edges", "class-specific", "k"), rows[:MOST_ROWS], caption)
