@@ -1,5 +1,6 @@
 # make demo   installs into .venv and runs the main job on bundled data
 # make test   installs into .venv and runs the whole test suite
+# make docs   installs into .venv and builds the documentation as a site below build/site
 # Exact versions come from constraints.txt; torch's pin there takes a CPU build where one is offered.
 
 PYTHON ?= python3.11
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/cmgl demo
@@ -21,6 +22,10 @@ lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs-ready
+	$(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -31,6 +36,10 @@ $(VENV)/.demo-ready: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.test-ready: pyproject.toml constraints.txt $(VENV)/.demo-ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+$(VENV)/.docs-ready: pyproject.toml constraints.txt $(VENV)/.demo-ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 clean:

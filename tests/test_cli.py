@@ -206,6 +206,8 @@ def test_a_name_in_the_configuration_wins_over_the_name_of_the_input(tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "named.yaml").write_text("name: alps\ntwofold-restore:\n  input: rain.csv\n")
     (tmp_path / "unnamed.yaml").write_text("twofold-restore:\n  input: rain.csv\n")
-    (tmp_path / "rain.csv").write_text("station,time,rain\n" + "".join(f"a,2020-01-{d:02d},{d}\n" for d in range(1, 29)))
+    (tmp_path / "rain.csv").write_text(
+        "station,time,rain\n" + "".join(f"a,2020-01-{d:02d},{d}\n" for d in range(1, 29))
+    )
     assert "artifacts/alps/restored.h5" in cmgl("twofold-restore", "--config", "named.yaml", "--dry-run").err
     assert "artifacts/rain/restored.h5" in cmgl("twofold-restore", "--config", "unnamed.yaml", "--dry-run").err

@@ -44,6 +44,11 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_page_is_in_the_site():
+    listed = re.findall(r"([a-z0-9-]+\.(?:md|ipynb))", (ROOT / "mkdocs.yml").read_text())
+    assert set(listed) == {path.name for pattern in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(pattern)}
+
+
 def test_every_stage_command_in_the_readme_exists():
     commands = set(re.findall(r"^cmgl ([a-z-]+)", (ROOT / "README.md").read_text(), flags=re.M))
     assert set(STAGE_CONFIGS) <= commands
