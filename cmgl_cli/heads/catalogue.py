@@ -131,9 +131,9 @@ def build_decoder(
         If there is no such decoder or no such choice of graph.
     """
     if name not in DECODERS:
-        raise UsageError("Unknown decoder.", f"decoder = {name!r}", suggest(name, DECODERS))
+        raise UsageError("unknown decoder", f"decoder = {name!r}", suggest(name, DECODERS))
     if graph not in GRAPHS:
-        raise UsageError("Unknown choice of graph.", f"graph = {graph!r}", suggest(graph, GRAPHS))
+        raise UsageError("unknown choice of graph", f"graph = {graph!r}", suggest(graph, GRAPHS))
     mean, scale = standardisation or (None, None)
     parts = DecoderParts(graphs, n_classes, width, d_k, graph, mean, scale)
     with torch.random.fork_rng(devices=[]):

@@ -56,6 +56,6 @@ def _window_mean(maps: Tensor, window: int) -> Tensor:
         return maps.mean((2, 3), keepdim=True).expand_as(maps)
     if window < 0 or window % 2 == 0:
         raise UsageError(
-            "A window must have a middle.", f"window = {window}", f"Give an odd side, or {WHOLE_IMAGE} for the image."
+            "a window must have a middle", f"window = {window}", f"give an odd side, or {WHOLE_IMAGE} for the image"
         )
     return functional.avg_pool2d(maps, window, stride=1, padding=window // 2, count_include_pad=False)

@@ -124,7 +124,7 @@ class GraphEvidence:
             If a graph of fewer than three nodes shall be shuffled.
         """
         if graph not in GRAPHS:
-            raise UsageError("Unknown choice of graph.", f"graph = {graph!r}", suggest(graph, GRAPHS))
+            raise UsageError("unknown choice of graph", f"graph = {graph!r}", suggest(graph, GRAPHS))
         shared = definite(np.asarray(self.common, dtype=np.float64))
         if graph == "common":
             return np.repeat(shared[None], self.n_classes, axis=0)

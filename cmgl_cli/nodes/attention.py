@@ -49,9 +49,9 @@ class AttentionMean:
         n_classes, n_nodes, n_patches = self._total.shape
         if attention.shape[1:] != (n_nodes, n_patches) or len(membership) != len(attention):
             raise InputError(
-                "The attention maps do not fit this mean.",
+                "the attention maps do not fit this mean",
                 f"attention {attention.shape}, membership {membership.shape}, expected [B, {n_nodes}, {n_patches}]",
-                "Give maps of one distiller on one patch grid; resample variable grids first.",
+                "give maps of one distiller on one patch grid; resample variable grids first",
             )
         presence = _presence(membership, n_classes)
         if weights is not None:
@@ -72,9 +72,9 @@ class AttentionMean:
         if len(empty):
             names = [class_names[int(c)] if class_names is not None else str(c) for c in empty]
             raise InputError(
-                "There is no mean attention for a class without samples.",
+                "there is no mean attention for a class without samples",
                 f"no sample of: {', '.join(names)}",
-                "Add samples or texts of these classes, or leave the classes out.",
+                "add samples or texts of these classes, or leave the classes out",
             )
         return self._total / self.weights[:, None, None]
 
@@ -84,9 +84,9 @@ def _presence(membership: np.ndarray, n_classes: int) -> np.ndarray:
         return (membership > 0).astype(np.float64)
     if membership.ndim != 1 or (len(membership) and (membership.min() < 0 or membership.max() >= n_classes)):
         raise InputError(
-            "Samples belong to classes that do not exist.",
+            "samples belong to classes that do not exist",
             f"shape {membership.shape}, values {membership.min()} to {membership.max()}, {n_classes} classes",
-            "Give class numbers from 0, or one column of presences a class.",
+            "give class numbers from 0, or one column of presences a class",
         )
     return np.eye(n_classes)[membership]
 
@@ -120,9 +120,9 @@ def resample_attention(attention: np.ndarray, grid: tuple[int, int], target: tup
     n_cells = grid[0] * grid[1]
     if attention.shape[-1] < n_cells or n_cells == 0:
         raise InputError(
-            "The attention does not cover its patch grid.",
+            "the attention does not cover its patch grid",
             f"{attention.shape[-1]} patches, grid {grid[0]} x {grid[1]}",
-            "Give the grid that the features were extracted on.",
+            "give the grid that the features were extracted on",
         )
     maps = attention[..., :n_cells].astype(np.float64).reshape(*attention.shape[:-1], *grid)
     shared = _overlap(grid[0], target[0]) @ maps @ _overlap(grid[1], target[1]).T

@@ -58,9 +58,9 @@ def align(z_fold: np.ndarray, z_reference: np.ndarray, ridge: float = 1e-3) -> A
     """
     if len(z_fold) != len(z_reference) or len(z_fold) < 2 or not np.isfinite([z_fold.sum(), z_reference.sum()]).all():
         raise InputError(
-            "A fold cannot be aligned with the reference.",
+            "a fold cannot be aligned with the reference",
             f"{z_fold.shape} and {z_reference.shape} nodes",
-            "Give the same samples to both, at least two, without NaN.",
+            "give the same samples to both, at least two, without NaN",
         )
     x, y = z_fold.astype(np.float64), z_reference.astype(np.float64)
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
@@ -102,9 +102,9 @@ def cross_fitted(
     """
     if folds.shape != z_reference.shape[:1] or not 0 <= folds.min() <= folds.max() < len(z_folds):
         raise InputError(
-            "The folds do not fit their nodes.",
+            "the folds do not fit their nodes",
             f"{len(z_folds)} folds, fold numbers {folds.min()} to {folds.max()}, {len(z_reference)} samples",
-            "Give one fold number a sample, below the number of folds.",
+            "give one fold number a sample, below the number of folds",
         )
     z, agreement = np.empty(z_reference.shape), np.empty(z_folds.shape[::2])
     for k, z_fold in enumerate(z_folds):
@@ -138,9 +138,9 @@ def fold_assignment(labels: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """
     if not 2 <= n_folds <= len(labels):
         raise UsageError(
-            "Cross-fitting takes from two folds up to one a sample.",
+            "cross-fitting takes from two folds up to one a sample",
             f"{n_folds} folds, {len(labels)} samples",
-            "Give another number of folds.",
+            "give another number of folds",
         )
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))

@@ -140,9 +140,9 @@ class Distiller(nn.Module):
         """
         if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(scale)) and np.all(scale > 0)):
             raise InputError(
-                "The features cannot be standardised: their mean or spread is not finite.",
+                "the features cannot be standardised: their mean or spread is not finite",
                 f"{int(np.sum(~np.isfinite(mean) | ~np.isfinite(scale)))} of {len(mean)} channels",
-                "Look for NaN or infinity in the feature file and extract it again.",
+                "look for NaN or infinity in the feature file and extract it again",
             )
         self.input_mean.copy_(torch.as_tensor(mean))
         self.input_scale.copy_(torch.as_tensor(scale))
@@ -164,7 +164,7 @@ class Distiller(nn.Module):
         missing = [name for name in names if name not in arrays]
         if missing:
             raise InputError(
-                "The distiller's weights are incomplete.", f"missing: {', '.join(missing)}", "Distill again."
+                "the distiller's weights are incomplete", f"missing: {', '.join(missing)}", "distill again"
             )
         (n_nodes, width), d_k = arrays["query"].shape, arrays["w_query"].shape[1]
         wout: WoutKind = "per_node" if arrays["w_out"].shape[0] == n_nodes else "shared"
@@ -172,22 +172,22 @@ class Distiller(nn.Module):
         try:
             distiller.load_state_dict({name: torch.as_tensor(np.array(arrays[name])) for name in names})
         except RuntimeError as error:
-            raise InputError("The distiller's weights do not fit together.", str(error), "Distill again.") from error
+            raise InputError("the distiller's weights do not fit together", str(error), "distill again") from error
         return distiller
 
     def _checked(self, patches: Tensor, valid: Tensor | None) -> Tensor:
         if patches.ndim != 3 or patches.shape[2] != self.width:
             raise InputError(
-                "The patches do not fit the distiller.",
+                "the patches do not fit the distiller",
                 f"shape {tuple(patches.shape)}, expected [batch, patches, {self.width}]",
-                "Use features of the encoder that the distiller was trained on, or distill again.",
+                "use features of the encoder that the distiller was trained on, or distill again",
             )
         patches = patches.to(self.query.dtype)
         if valid is None:
             return patches
         if not bool(valid.any(dim=1).all()):
             row = int(torch.nonzero(~valid.any(dim=1))[0])
-            raise InputError("A sample has no valid patch.", f"row {row} of the batch", "Extract its features again.")
+            raise InputError("a sample has no valid patch", f"row {row} of the batch", "extract its features again")
         # Padding may hold anything, NaN included, and zero times NaN is NaN.
         return torch.where(valid.unsqueeze(2), patches, torch.zeros((), dtype=patches.dtype, device=patches.device))
 
@@ -247,6 +247,6 @@ def _pool(attention: Tensor, observations: Tensor) -> Tensor:
 def _check_sizes(width: int, n_nodes: int, d_k: int, wout: str) -> None:
     for name, value in (("width", width), ("n_nodes", n_nodes), ("d_k", d_k)):
         if value < 1:
-            raise UsageError(f"{name} must be at least 1.", f"{name} = {value}", f"Give a positive {name}.")
+            raise UsageError(f"{name} must be at least 1", f"{name} = {value}", f"give a positive {name}")
     if wout not in WOUT_KINDS:
-        raise UsageError("Unknown kind of W_out.", f"wout = {wout!r}", suggest(wout, WOUT_KINDS))
+        raise UsageError("unknown kind of W_out", f"wout = {wout!r}", suggest(wout, WOUT_KINDS))

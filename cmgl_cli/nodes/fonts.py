@@ -61,7 +61,7 @@ class Font:
             ImageFont.truetype(BytesIO(data), 16)
         except (TTLibError, OSError, KeyError, AssertionError) as error:
             raise InputError(
-                "The font cannot be used.", f"{where}: {error}", "Give a TrueType or OpenType font file (.ttf, .otf)."
+                "the font cannot be used", f"{where}: {error}", "give a TrueType or OpenType font file (.ttf, .otf)"
             ) from error
         self.engine, self.where = engine, where
         self.digest = hashlib.sha256(data).hexdigest()
@@ -98,11 +98,11 @@ def load_font(path: str | Path | None = None, engine: Engine = "auto") -> Font:
         An unknown engine, or raqm where Pillow lacks it.
     """
     if engine not in ENGINES:
-        raise UsageError("Unknown shaping engine.", f"engine = {engine!r}", suggest(engine, ENGINES))
+        raise UsageError("unknown shaping engine", f"engine = {engine!r}", suggest(engine, ENGINES))
     has_raqm = features.check("raqm") is True
     if engine == "raqm" and not has_raqm:
         raise UsageError(
-            "This Pillow cannot shape text with raqm.", "engine = 'raqm'", "Choose basic, or a Pillow wheel."
+            "this Pillow cannot shape text with raqm", "engine = 'raqm'", "choose basic, or a Pillow wheel"
         )
     return _load(str(path or _default_path()), "raqm" if has_raqm and engine != "basic" else "basic")
 
@@ -113,7 +113,7 @@ def _load(path: str, engine: Literal["raqm", "basic"]) -> Font:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(
-            "The font cannot be read.", f"{path}: {error.strerror}", "Give the path of a font file."
+            "the font cannot be read", f"{path}: {error.strerror}", "give the path of a font file"
         ) from error
     return Font(data, engine, path)
 
@@ -122,7 +122,7 @@ def _default_path() -> Path:
     # Found without importing matplotlib, which takes a while.
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or not spec.submodule_search_locations:
-        raise InputError("The default font is missing.", "matplotlib is not installed", "Install it, or give a font.")
+        raise InputError("the default font is missing", "matplotlib is not installed", "install it, or give a font")
     return Path(spec.submodule_search_locations[0]) / _DEFAULT
 
 
@@ -142,16 +142,16 @@ def require_drawable(text: str, font: Font) -> None:
     missing = missing_glyphs(text, font)
     if missing:
         raise InputError(
-            f"The font {font.name} has no glyph for {_named(missing)}.",
+            f"the font {font.name} has no glyph for {_named(missing)}",
             f"text {_shortened(text)!r}",
-            "Give a font that covers these characters, or correct the text.",
+            "give a font that covers these characters, or correct the text",
         )
     unshaped = sorted({character for character in text if font.engine == "basic" and _needs_shaping(character)})
     if unshaped:
         raise InputError(
-            f"The basic shaping engine would garble {_named(unshaped)}.",
+            f"the basic shaping engine would garble {_named(unshaped)}",
             f"text {_shortened(text)!r}",
-            "Use a Pillow with raqm (the wheels on PyPI have it).",
+            "use a Pillow with raqm (the wheels on PyPI have it)",
         )
 
 

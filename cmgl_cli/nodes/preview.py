@@ -35,9 +35,9 @@ def contact_sheet(
     shapes = {np.shape(page) for page in pages}
     if len(shapes) != 1 or len(captions) != len(pages):
         raise InputError(
-            "A contact sheet takes images of one size, each with a caption.",
+            "a contact sheet takes images of one size, each with a caption",
             f"{len(pages)} images of {len(shapes)} sizes, {len(captions)} captions",
-            "Give one caption an image.",
+            "give one caption an image",
         )
     height, width = shapes.pop()[:2]
     columns = min(columns, len(pages))

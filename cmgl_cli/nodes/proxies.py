@@ -78,7 +78,7 @@ class ImageProxy(nn.Module):
     def __init__(self, n_classes: int, n_nodes: int, *, multi_label: bool = False):
         super().__init__()
         if n_classes < 2 and not multi_label:
-            raise InputError("The proxy task needs at least two classes.", f"{n_classes} class", "Give labels of more.")
+            raise InputError("the proxy task needs at least two classes", f"{n_classes} class", "give labels of more")
         self.multi_label = multi_label
         self.score_name = "mean average precision" if multi_label else "accuracy"
         self.head = nn.Linear(n_nodes, n_classes)
@@ -182,15 +182,15 @@ class PixelProxy(nn.Module):
     def _check(self, labels: Tensor, n_patches: int) -> None:
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.n_classes:
             raise InputError(
-                "A label map holds values that are no class.",
+                "a label map holds values that are no class",
                 f"values {int(labels.min())} to {int(labels.max())}, {self.n_classes} classes",
-                "Check the dataset's classes and its ignore label.",
+                "check the dataset's classes and its ignore label",
             )
         if n_patches != self.grid[0] * self.grid[1]:
             raise InputError(
-                "The pixel proxy needs one patch grid for all samples.",
+                "the pixel proxy needs one patch grid for all samples",
                 f"{n_patches} patches, grid {self.grid[0]} x {self.grid[1]}",
-                "Extract at a fixed resolution, or train the image proxy.",
+                "extract at a fixed resolution, or train the image proxy",
             )
 
 

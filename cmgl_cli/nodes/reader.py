@@ -41,9 +41,9 @@ class ReaderPlan:
     def __post_init__(self) -> None:
         if self.block_rows < 1 or self.window_rows < 1:
             raise UsageError(
-                "Blocks and windows hold at least one row.",
+                "blocks and windows hold at least one row",
                 f"block_rows = {self.block_rows}, window_rows = {self.window_rows}",
-                "Give positive sizes.",
+                "give positive sizes",
             )
 
 
@@ -106,9 +106,7 @@ class BlockShuffledReader:
         self._sources = {"patches": source, **(aligned or {})}
         self.rows = _checked_rows(self._sources, indices)
         if batch_size < 1:
-            raise UsageError(
-                "A batch holds at least one sample.", f"batch_size = {batch_size}", "Give a positive size."
-            )
+            raise UsageError("a batch holds at least one sample", f"batch_size = {batch_size}", "give a positive size")
         self.batch_size, self.seed, self.shuffle, self.plan = batch_size, seed, shuffle, plan
         starts = np.unique(self.rows // plan.block_rows, return_index=True)[1]
         self._blocks = np.split(np.arange(len(self.rows)), starts[1:])
@@ -225,18 +223,18 @@ def _checked_rows(sources: Mapping[str, Any], indices: np.ndarray | Sequence[int
     for name, source in sources.items():
         if int(source.shape[0]) != n_rows:
             raise InputError(
-                "Two sources that belong together differ in length.",
+                "two sources that belong together differ in length",
                 f"{name} has {source.shape[0]} rows, patches have {n_rows}",
-                "Extract the features again.",
+                "extract the features again",
             )
     rows = np.arange(n_rows) if indices is None else np.sort(np.asarray(indices, dtype=np.int64))
     if len(rows) == 0:
-        raise InputError("There is nothing to read.", "an empty set of rows", "Check the split and its labels.")
+        raise InputError("there is nothing to read", "an empty set of rows", "check the split and its labels")
     if rows[0] < 0 or rows[-1] >= n_rows:
         raise InputError(
-            "A row lies outside the features.", f"rows {rows[0]} to {rows[-1]} of {n_rows}", "Give rows of this file."
+            "a row lies outside the features", f"rows {rows[0]} to {rows[-1]} of {n_rows}", "give rows of this file"
         )
     if np.any(np.diff(rows) == 0):
         repeated = int(rows[1:][np.diff(rows) == 0][0])
-        raise InputError("A row is listed twice.", f"row {repeated}", "Give every row once.")
+        raise InputError("a row is listed twice", f"row {repeated}", "give every row once")
     return rows

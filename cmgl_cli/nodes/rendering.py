@@ -63,9 +63,9 @@ class Canvas:
     def __post_init__(self) -> None:
         if not 0 < self.min_px <= self.max_px or self.margin < 0 or self.inside < self.min_px:
             raise UsageError(
-                "The canvas leaves no room for a line of text.",
+                "the canvas leaves no room for a line of text",
                 f"size = {self.size}, margin = {self.margin}, min_px = {self.min_px}, max_px = {self.max_px}",
-                "Give a larger canvas, a smaller margin, or smaller font sizes.",
+                "give a larger canvas, a smaller margin, or smaller font sizes",
             )
 
     @property
@@ -110,7 +110,7 @@ def normalise_text(text: str) -> str:
     """
     normal = " ".join(unicodedata.normalize("NFC", text).translate(_INVISIBLE).split())
     if not normal:
-        raise InputError("A text is empty.", f"text {text!r}", "Write a sentence, or remove the entry.")
+        raise InputError("a text is empty", f"text {text!r}", "write a sentence, or remove the entry")
     return normal
 
 
@@ -131,9 +131,9 @@ def class_templates(class_names: Sequence[str], templates: Sequence[str] = DEFAU
     """
     for template in templates:
         if "{name}" not in template:
-            raise UsageError("A template does not mention the class.", f"template {template!r}", "Write {name} in it.")
+            raise UsageError("a template does not mention the class", f"template {template!r}", "write {name} in it")
     if not templates:
-        raise UsageError("There are no templates.", "templates = []", "Give at least one sentence with {name}.")
+        raise UsageError("there are no templates", "templates = []", "give at least one sentence with {name}")
     return {
         name: [_filled(template, normalise_text(name.replace("_", " "))) for template in templates]
         for name in class_names
@@ -161,7 +161,7 @@ class _Typesetter:
         best = self.lines(low)
         if best is None:
             raise InputError(
-                "A character is wider than the canvas.", f"{self.canvas}", "Give a larger canvas or a smaller min_px."
+                "a character is wider than the canvas", f"{self.canvas}", "give a larger canvas or a smaller min_px"
             )
         n_pages = self.n_pages(low, best)
         while high - low > 1:

@@ -55,14 +55,12 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "learning_rate"):
             if getattr(self, name) <= 0:
-                raise UsageError(
-                    f"{name} must be positive.", f"{name} = {getattr(self, name)}", f"Give a larger {name}."
-                )
+                raise UsageError(f"{name} must be positive", f"{name} = {getattr(self, name)}", f"give a larger {name}")
         if self.weight_decay < 0 or not 0 <= self.warmup < 1 or not 0 < self.patch_keep <= 1:
             raise UsageError(
-                "weight_decay must not be negative, warmup lies in [0, 1), patch_keep in (0, 1].",
+                "weight_decay must not be negative, warmup lies in [0, 1), patch_keep in (0, 1]",
                 f"weight_decay = {self.weight_decay}, warmup = {self.warmup}, patch_keep = {self.patch_keep}",
-                "Correct the setting.",
+                "correct the setting",
             )
 
 
@@ -231,14 +229,14 @@ def validation_split(
         Too few samples for two parts.
     """
     if not 0 < fraction < 1:
-        raise UsageError("The validation part is a share.", f"{fraction}", "Give a number between 0 and 1.")
+        raise UsageError("the validation part is a share", f"{fraction}", "give a number between 0 and 1")
     fraction = min(fraction, max_samples / len(labels))
     generator = np.random.default_rng(seed)
     groups = [np.arange(len(labels))] if labels.ndim == 2 else [np.flatnonzero(labels == c) for c in np.unique(labels)]
     chosen = [generator.permutation(rows)[: _share(len(rows), fraction)] for rows in groups]
     validation = np.sort(np.concatenate(chosen))
     if len(validation) == 0:
-        raise InputError("No class has two samples to split.", f"{len(labels)} samples", "Give more samples a class.")
+        raise InputError("no class has two samples to split", f"{len(labels)} samples", "give more samples a class")
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
@@ -291,9 +289,9 @@ class _Run:
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise InputError(
-                    "The proxy loss is not finite.",
+                    "the proxy loss is not finite",
                     f"epoch {epoch}, rows {batch.indices.min()} to {batch.indices.max()}: loss {value}",
-                    "Look for NaN in the features of these rows, or lower the learning rate.",
+                    "look for NaN in the features of these rows, or lower the learning rate",
                 )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -369,7 +367,7 @@ class _Run:
             self.best_epoch = int(arrays["best_epoch"])
         except (KeyError, RuntimeError) as error:
             raise InputError(
-                "The checkpoint does not belong to this training run.", str(error), "Delete it and start afresh."
+                "the checkpoint does not belong to this training run", str(error), "delete it and start afresh"
             ) from error
 
     def result(self) -> TrainingResult:

@@ -239,7 +239,9 @@ def _require_same(run: Run, dataset: Dataset) -> None:
     known = {sample.id: sample for sample in dataset.samples()}
     chosen = [known[name] for name in table.ids.tolist() if name in known]
     if len(chosen) < len(table) or dataset.fingerprint(chosen) != features.identity.digests.get("dataset"):
-        raise InputError("they are not the images that were encoded", f"dataset {dataset.name}", "")
+        raise InputError(
+            "they are not the images that were encoded", f"dataset {dataset.name}", "give the --root that was encoded"
+        )
 
 
 def short_digest(digest: str) -> str:

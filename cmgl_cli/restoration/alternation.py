@@ -191,5 +191,5 @@ def _pooled(kernel: Tensor) -> Tensor:
 
 def _known(laplacian: Tensor | None) -> Tensor:
     if laplacian is None:
-        raise InputError("a graph is missing", "", "pass it, or let it be learnt")
+        raise InputError("a graph is missing", "laplacian = None", "pass it, or let it be learnt")
     return laplacian

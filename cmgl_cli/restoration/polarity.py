@@ -38,7 +38,9 @@ def signed_polarity(kernel: Tensor, rank: int, end: End = "leading") -> Tensor:
     """
     m = kernel.shape[-1]
     if not 1 <= rank <= m:
-        raise InputError("the polarity rank must lie between 1 and the number of columns", f"rank={rank}, m={m}", "")
+        raise InputError(
+            "the polarity rank must lie between 1 and the number of columns", f"rank={rank}, m={m}", f"use 1 to {m}"
+        )
     if end not in ("leading", "trailing"):
         raise InputError("unknown end of the spectrum", f"end={end!r}", "use 'leading' or 'trailing'")
     correlation, alive = _correlation(kernel)
