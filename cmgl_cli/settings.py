@@ -24,6 +24,7 @@ def option(
     most: float | None = None,
     results: bool = True,
     positional: bool = False,
+    added: bool = False,
 ) -> Any:
     """Declare a setting.
 
@@ -40,9 +41,12 @@ def option(
         False for what changes speed or place but no number: it stays out of the identity.
     positional : bool
         Given on the command line by its place, without a flag.
+    added : bool
+        The setting is younger than artifacts that are about. At its default it does what was done before, so it stays
+        out of the identity there and old artifacts remain up to date.
     """
     metadata = {"about": about, "choices": choices, "least": least, "most": most, "results": results}
-    return field(default=default, metadata={**metadata, "positional": positional})
+    return field(default=default, metadata={**metadata, "positional": positional, "added": added})
 
 
 def _path(about: str) -> Any:
@@ -120,6 +124,12 @@ class DistillConfig:
     balance: float = option(
         0.5, "Pixel classes weigh their frequency to minus this power: 0 not at all, 1 all alike.", least=0.0, most=1.0
     )
+    mapping: Literal["cross-attention", "linear", "pca"] = option(
+        "cross-attention",
+        "How patches become nodes; a linear layer and principal components, both pooled evenly, are there to compare.",
+        choices=("cross-attention", "linear", "pca"),
+        added=True,
+    )
     wout: Literal["per_node", "shared"] = option(
         "per_node", "One read-out vector a node, or one for all (the paper's).", choices=("per_node", "shared")
     )
@@ -183,7 +193,9 @@ class FitGraphsConfig:
     )
     appearance: bool = option(True, "Regions also have nodes that see pixels: colour, contrast and edges of a cell.")
     scope: str = option(
-        "pooled", "Nonparanormal transform: one for all classes, or one a class.", choices=("pooled", "class")
+        "pooled",
+        "Nonparanormal transform: one for all classes, one a class, or none (to compare).",
+        choices=("pooled", "class", "none"),
     )
     k: str = option(
         "auto",
@@ -367,7 +379,12 @@ STAGE_CONFIGS: Mapping[str, type] = types.MappingProxyType(
 
 def identity_settings(config: Any) -> dict[str, Any]:
     """Return the settings that decide results, as JSON types."""
-    return {item.name: _plain(getattr(config, item.name)) for item in fields(config) if item.metadata["results"]}
+    deciding = [item for item in fields(config) if item.metadata["results"]]
+    return {
+        item.name: _plain(getattr(config, item.name))
+        for item in deciding
+        if not (item.metadata["added"] and getattr(config, item.name) == item.default)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -49,7 +49,7 @@ class Study:
     kind : {"image", "patch"}
         One observation an image, or one a patch.
     modality : {"image", "text"}
-    scope : {"pooled", "class"}
+    scope : {"pooled", "class", "none"}
         Of the nonparanormal transform.
     seed : int
     console : Console
@@ -179,7 +179,7 @@ class Study:
         return {"before": shapiro_pass_rate(z, labels), "after": shapiro_pass_rate(after, labels)}
 
     def _transformed(self, transform: Nonparanormal, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        if self.scope == "pooled":
+        if self.scope != "class":
             return transform.transform(z)
         out = np.empty(z.shape)
         for label in np.unique(labels):

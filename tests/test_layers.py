@@ -61,7 +61,8 @@ ALLOWED = {
         "search",
     },
     "reports": MATHEMATICS | {"artifacts", "config", "console", "datasets", "observations", "pipeline", "settings"},
-    "experiments": MATHEMATICS | {"artifacts", "config", "console", "datasets", "pipeline", "reports", "settings"},
+    "experiments": MATHEMATICS
+    | {"artifacts", "config", "console", "datasets", "pipeline", "reports", "settings", "sufficient"},
     "about": {"artifacts", "console", "datasets", "experiments"},
     "commands": {"artifacts", "settings", "config", "console", "pipeline", "sharding"},
     "completion": {"datasets"},

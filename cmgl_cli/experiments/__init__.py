@@ -6,14 +6,27 @@ from types import MappingProxyType
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import SECONDS, Cell, Experiment, Request, Results, chosen, run_cells
 from cmgl_cli.experiments.journal import Journal
+from cmgl_cli.experiments.mapping import MAPPING
 from cmgl_cli.experiments.matrix import MATRIX
+from cmgl_cli.experiments.nonparanormal import NONPARANORMAL
+from cmgl_cli.experiments.optimisation import OPTIMISATION
+from cmgl_cli.experiments.prior_direction import PRIOR_DIRECTION
+from cmgl_cli.experiments.sensitivity import SENSITIVITY
 from cmgl_cli.experiments.tables import Table, paired_gains, summary_tables, to_csv, to_latex, to_markdown
 from cmgl_cli.experiments.twofold_stations import TWOFOLD_STATIONS
 from cmgl_cli.experiments.twofold_synthetic import TWOFOLD_SYNTHETIC
 
-EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
-    {experiment.name: experiment for experiment in (MATRIX, TWOFOLD_SYNTHETIC, TWOFOLD_STATIONS)}
+_ALL = (
+    MAPPING,
+    NONPARANORMAL,
+    OPTIMISATION,
+    MATRIX,
+    PRIOR_DIRECTION,
+    SENSITIVITY,
+    TWOFOLD_SYNTHETIC,
+    TWOFOLD_STATIONS,
 )
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({experiment.name: experiment for experiment in _ALL})
 
 __all__ = [
     "EXPERIMENTS",

@@ -13,9 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from cmgl_cli.artifacts import canonical_json, open_artifact, read_header
+from cmgl_cli.artifacts import canonical_json, read_header
 from cmgl_cli.config import RunConfig
 from cmgl_cli.console import Console
 from cmgl_cli.errors import InputError, LockedError
@@ -147,29 +145,12 @@ def _execute(job: Job) -> None:
 
 
 def _key(step: Step, config: Any, inputs: Mapping[str, Path]) -> str:
-    found = {role: read_header(path)[1] for role, path in inputs.items()}
+    # priors of different directions may hold the same numbers and yet be about different observations
+    headers = {role: read_header(path) for role, path in inputs.items()}
+    found = {role: [digest, dict(identity.config)] for role, (identity, digest) in headers.items()}
     given = str(getattr(config, "own_prior", None))
     return _hash([step.label, step.version, identity_settings(config), found, given])[:16]
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def score_table(scores: Path) -> dict[str, dict[str, float]]:
-    """Return the rows of a classification: method to accuracy, macro F1, NLL and ECE."""
-    with open_artifact(scores) as found:
-        columns = found.group("table")
-    shown = {"accuracy": "accuracy", "macro F1": "macro_f1", "NLL": "nll", "ECE": "ece"}
-    return {
-        str(method): {name: float(columns[key][i]) for name, key in shown.items()}
-        for i, method in enumerate(columns["method"])
-    }
-
-
-def edge_counts(graphs: Path) -> dict[str, float]:
-    """Return the mean number of edges of a class: of Omega, of the common Theta and of the class's own S."""
-    with open_artifact(graphs) as found:
-        arrays = {name: found[name] for name in ("precision", "common", "specific")}
-    upper = np.triu_indices(arrays["common"].shape[0], 1)
-    return {name: float((values[..., *upper] != 0).sum(axis=-1).mean()) for name, values in arrays.items()}

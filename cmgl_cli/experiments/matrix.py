@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 from matplotlib.figure import Figure
 
-from cmgl_cli.experiments.chain import Chain, edge_counts, score_table
+from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
+from cmgl_cli.experiments.measures import edge_counts, score_table
 from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
 
 BOTH = "common + specific"

@@ -15,7 +15,7 @@ from scipy.stats import shapiro
 
 from cmgl_cli.errors import InputError
 
-SCOPES = ("pooled", "class")
+SCOPES = ("pooled", "class", "none")
 Array = NDArray[np.float64]
 
 
@@ -24,9 +24,10 @@ class Nonparanormal:
 
     Parameters
     ----------
-    scope : {"pooled", "class"}
+    scope : {"pooled", "class", "none"}
         ``pooled`` fits one transform to all samples; ``class`` one per class, so that every class has mean zero and
-        a sample must be transformed once per hypothesis (with `log_jacobian` in the score).
+        a sample must be transformed once per hypothesis (with `log_jacobian` in the score). ``none`` leaves values as
+        they are, for comparison.
     max_knots : int
         Largest number of knots kept per node. They are equally spaced in the normal score, so that a thinned
         transform differs from the exact one by at most ``2 * Phi^{-1}(1 - 1/(2 n)) / (max_knots - 1)`` standard
@@ -60,7 +61,7 @@ class Nonparanormal:
             If z is not a finite matrix, a node is constant (named by its index), or a class has fewer than 2 samples.
         """
         values = _matrix(z)
-        groups = [values] if self.scope == "pooled" else _split(values, labels)
+        groups = _split(values, labels) if self.scope == "class" else [values]
         tables = [_group_knots(group, self.max_knots, index, self.scope) for index, group in enumerate(groups)]
         width = max(knots.shape[1] for knots, _ in tables)
         self.knots_ = np.stack([_pad(knots, width) for knots, _ in tables])
@@ -74,6 +75,8 @@ class Nonparanormal:
         Class scope needs ``label``, the class whose transform is applied.
         """
         values, group = self._checked(z), self._group(label)
+        if self.scope == "none":
+            return values.copy()
         columns = [
             np.interp(values[:, j], self.knots_[group, j], self.scores_[group, j]) for j in range(values.shape[1])
         ]
@@ -88,6 +91,8 @@ class Nonparanormal:
         """
         values, group = self._checked(z), self._group(label)
         total = np.zeros(len(values))
+        if self.scope == "none":
+            return total
         for j in range(values.shape[1]):
             x, y = _coarse(self.knots_[group, j], self.scores_[group, j], int(self.counts_[group]))
             interval = np.clip(np.searchsorted(x, values[:, j], side="right") - 1, 0, len(x) - 2)
@@ -95,9 +100,13 @@ class Nonparanormal:
         return total
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the state as plain arrays: ``knots``, ``scores``, ``counts``, ``max_knots``, ``class_scope``."""
+        """Return the state as plain arrays: ``knots``, ``scores``, ``counts``, ``max_knots``, ``class_scope``.
+
+        Scope ``none`` has an ``identity`` beside them.
+        """
         self._check_fitted()
-        return {
+        identity = {"identity": np.array(True)} if self.scope == "none" else {}
+        return identity | {
             "knots": self.knots_.copy(),
             "scores": self.scores_.copy(),
             "counts": self.counts_.copy(),
@@ -115,9 +124,10 @@ class Nonparanormal:
                 f"missing: {sorted(missing)}",
                 "pass all of to_arrays()",
             )
-        self = cls(
-            "class" if bool(np.asarray(arrays["class_scope"])) else "pooled", int(np.asarray(arrays["max_knots"]))
-        )
+        scope = "class" if bool(np.asarray(arrays["class_scope"])) else "pooled"
+        if bool(np.asarray(arrays.get("identity", False))):
+            scope = "none"
+        self = cls(scope, int(np.asarray(arrays["max_knots"])))
         self.knots_ = np.array(arrays["knots"], dtype=np.float64)
         self.scores_ = np.array(arrays["scores"], dtype=np.float64)
         self.counts_ = np.array(arrays["counts"], dtype=np.int64)
@@ -139,7 +149,7 @@ class Nonparanormal:
         return values
 
     def _group(self, label: int | None) -> int:
-        if self.scope == "pooled":
+        if self.scope != "class":
             return 0
         if label is None or not 0 <= int(label) < len(self.knots_):
             raise InputError(

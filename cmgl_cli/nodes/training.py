@@ -143,7 +143,8 @@ def train_proxy(
 ) -> TrainingResult:
     """Train probes and head on the proxy task; the arguments are left as they are.
 
-    The patches are standardised with the statistics of the first 1,024 training samples of epoch 0.
+    The patches are standardised with the statistics of the first 1,024 training samples of epoch 0. Parameters that
+    require no gradient are left as they are.
 
     Parameters
     ----------
@@ -256,6 +257,7 @@ class _Run:
             f"{owner}/{name}": parameter
             for owner, module in self.modules.items()
             for name, parameter in module.named_parameters()
+            if parameter.requires_grad
         }
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay

@@ -80,19 +80,19 @@ def _zoom(axes: Axes, values: np.ndarray) -> None:
         axes.set_xlim(max(0.0, low - 1.2 * (high - low) - 1e-3), high + 0.15 * (high - low) + 1e-3)
 
 
-def map_figure(results: Sequence[tuple[str, Measured]], x: str, y: str, metric: str) -> Figure:
-    """Draw the mean of a metric over two parameters as numbered tiles, one panel each.
+def map_figure(panels: Sequence[tuple[str, Measured, str]], x: str, y: str) -> Figure:
+    """Draw means over two parameters as numbered tiles, one panel a metric.
 
     Parameters
     ----------
-    results : sequence of (title, Measured)
+    panels : sequence of (title, Measured, metric)
     x, y : str
         Parameters to the right and downwards.
-    metric : str
     """
     with styled():
-        figure = new_figure(4.4 * len(results), 3.6)
-        for axes, (title, part) in zip(figure.subplots(1, len(results), squeeze=False).flat, results, strict=True):
+        figure = new_figure(4.6 * len(panels), 3.4)
+        grid = figure.subplots(1, len(panels), squeeze=False)
+        for axes, (title, part, metric) in zip(grid.flat, panels, strict=True):
             across, down = sorted(part.values(x)), sorted(part.values(y))
             values = [[float(np.nanmean(part.where(**{x: a, y: d}).column(metric))) for a in across] for d in down]
             image = axes.imshow(np.array(values), cmap=SEQUENTIAL, aspect="auto")
@@ -100,7 +100,8 @@ def map_figure(results: Sequence[tuple[str, Measured]], x: str, y: str, metric: 
             for i, row in enumerate(values):
                 for j, value in enumerate(row):
                     colour = "white" if value > middle else INK
-                    axes.text(j, i, f"{value:.3f}", ha="center", va="center", color=colour, fontsize=8.5)
+                    text = f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
+                    axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8.5)
             axes.set_xticks(range(len(across)), [f"{value:g}" for value in across])
             axes.set_yticks(range(len(down)), [f"{value:g}" for value in down])
             axes.set(title=title, xlabel=x, ylabel=y)

@@ -13,6 +13,7 @@ from cmgl_cli.errors import InputError
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.nodes.crossfitting import cross_fitted, fold_assignment
 from cmgl_cli.nodes.distillation import Distiller, distill_batch
+from cmgl_cli.nodes.mappings import principal_components, response_attention, without_attention
 from cmgl_cli.nodes.padding import PatchValidity
 from cmgl_cli.nodes.proxies import ImageProxy, PixelProxy, balanced_weights
 from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
@@ -63,7 +64,7 @@ def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: Artifact
     crossed = _cross_fit(job, lesson, result) if job.config.folds > 1 else {}
     with job.console.progress("distill", sum(map(len, tables.values())), "samples") as ticker:
         for (name, artifact), rows in zip(modalities.items(), blocks, strict=True):
-            _apply(name, artifact, result, rows, job.config.keep_nodes, ticker, len(lesson.table.classes))
+            _apply(name, artifact, result, rows, job.config, ticker, len(lesson.table.classes))
     if crossed:
         blocks[0]["image/z"][lesson.train] = crossed["z"]
         out.write("history/fold_agreement", crossed["agreement"])
@@ -110,7 +111,7 @@ def _spec(name: str, features: Artifact, config: DistillConfig, images: SampleTa
         f"{name}/proxy": ((len(images.classes),), np.float32),
     }
     if config.keep_nodes:
-        fields[f"{name}/nodes"] = ((config.nodes, config.key_width), np.float16)
+        fields[f"{name}/nodes"] = ((config.nodes, _key_width(config)), np.float16)
     return BlockSpec(rows, BLOCK_ROWS, fields)
 
 
@@ -156,7 +157,12 @@ def _train(job: Job, lesson: Lesson, train: np.ndarray, out: ArtifactWriter | No
     config: DistillConfig = job.config
     device = choose_device(config.device)
     width = lesson.features.stream("features").shape[2]
-    distiller = Distiller(width, config.nodes, config.key_width, wout=config.wout, seed=config.seed).to(device)
+    wout = "per_node" if config.mapping == "pca" else config.wout
+    distiller = Distiller(width, config.nodes, _key_width(config), wout=wout, seed=config.seed).to(device)
+    if config.mapping == "linear":
+        without_attention(distiller)
+    elif config.mapping == "pca":
+        principal_components(distiller, _reader(lesson, train, config))
     torch.manual_seed(config.seed)
     proxy = _proxy(config, lesson, train).to(device)
     data = ProxyData(
@@ -182,13 +188,18 @@ def _train(job: Job, lesson: Lesson, train: np.ndarray, out: ArtifactWriter | No
         return train_proxy(distiller, proxy, data, settings, resume=resume, on_epoch=keep)
 
 
+def _key_width(config: DistillConfig) -> int:
+    """Return the width of Z: principal components are as many as nodes."""
+    return config.nodes if config.mapping == "pca" else config.key_width
+
+
 def _proxy(config: DistillConfig, lesson: Lesson, train: np.ndarray) -> ImageProxy | PixelProxy:
     if lesson.maps is None:
         return ImageProxy(len(lesson.table.classes), config.nodes, multi_label=lesson.table.multi_label)
     return PixelProxy(
         len(lesson.maps.classes),
         config.nodes,
-        config.key_width,
+        _key_width(config),
         require_one_grid(lesson.features),
         ignore_label=lesson.maps.ignore_label,
         class_weights=balanced_weights(lesson.maps.pixels(train), config.balance),
@@ -236,7 +247,7 @@ def _apply(  # noqa: PLR0913 (one call, inside the loop over modalities)
     features: Artifact,
     result: TrainingResult,
     rows: BlockSet,
-    keep_nodes: bool,
+    config: DistillConfig,
     ticker: Any,
     classes: int,
 ) -> None:
@@ -248,7 +259,9 @@ def _apply(  # noqa: PLR0913 (one call, inside the loop over modalities)
         mask = validity[start:stop] if validity.any_padding else None
         if mask is not None:
             mask[~real] = True  # a softmax over nothing is undefined; these rows are zeroed below
-        attention, z, nodes = distill_batch(result.distiller, patches, mask, nodes=keep_nodes)
+        attention, z, nodes = distill_batch(result.distiller, patches, mask, nodes=config.keep_nodes)
+        if config.mapping != "cross-attention":
+            attention = response_attention(result.distiller, patches, mask)
         weights = np.ones(patches.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
         pooled = np.einsum("bnd,bn->bd", patches.astype(np.float32), weights) / weights.sum(axis=1, keepdims=True)
         with torch.inference_mode():

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable, publish_file
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable, publish_file, read_header
 from cmgl_cli.datasets import Dataset, open_dataset
 from cmgl_cli.errors import InputError, NotConvergedError, UsageError
 from cmgl_cli.evidence import Evidence, Given, Observed
@@ -69,11 +69,18 @@ def prepare(job: Job) -> Prepared:
     )
     found = {"own_prior": own.prior, "covariance": own.covariances}
     digests = {role: given.digest for role, given in found.items() if given}
+    if _of_texts(job):
+        # this prior may hold the numbers of a self-prior of images, but it is about the observations of texts
+        digests["observations"] = "text"
     if job.step.variant == "region" and config.appearance and config.region != "image":
         dataset = _dataset(job)
         digests["dataset"] = dataset.fingerprint(dataset.samples())
         own = replace(own, dataset=dataset)
     return Prepared(digests, own)
+
+
+def _of_texts(job: Job) -> bool:
+    return "prior" in job.inputs and read_header(job.inputs["prior"])[0].config["direction"] == "image-to-text"
 
 
 def _dataset(job: Job) -> Dataset:
@@ -142,8 +149,7 @@ def _evidence(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> Evidence:
         return Given(own.covariances, config.folds, config.seed)
     if job.step.variant == "region":
         return _regions(job, own, inputs)
-    texts = "prior" in inputs and inputs["prior"].config["direction"] == "image-to-text"
-    modality = "text" if texts else "image"
+    modality = "text" if _of_texts(job) else "image"
     return Observed(
         Study(inputs, job.step.variant, modality, config.scope, config.seed, job.console, n_folds=config.folds)
     )

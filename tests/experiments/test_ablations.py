@@ -9,8 +9,9 @@ import pytest
 
 from cmgl_cli.artifacts import open_artifact, read_header
 from cmgl_cli.config import build_run
-from cmgl_cli.experiments import EXPERIMENTS, Chain, Request
-from cmgl_cli.experiments.chain import score_table
+from cmgl_cli.experiments import EXPERIMENTS, Chain, Request, measures
+from cmgl_cli.experiments.measures import edge_counts, score_table
+from cmgl_cli.experiments.prior_direction import shuffled
 from tests.cli_helpers import cmgl, start
 
 SETTINGS = """
@@ -99,3 +100,69 @@ def test_a_kill_loses_at_most_the_cell_at_work(tmp_path, config):
 def test_without_features_the_user_is_told_what_to_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "--dataset" in cmgl("experiment", "matrix", "--name", "nothing", code=3).err
+
+
+def test_no_prior_is_chosen_where_there_is_none_and_shuffling_moves_numbers_only(chain):
+    found = {cell["direction"]: metrics for cell, metrics in run_all("prior-direction", chain, quick=True)}
+    assert found["none"]["k*"] == 0 and found["none"]["k* = 0"] == 1
+    assert "accuracy" not in found["image-to-text"] and "accuracy" in found["self"]
+    reported = score_table(chain.run.folder / "classification.h5")["graph classifier (image)"]
+    assert found["text-to-image"]["accuracy"] == reported["accuracy"]
+    prior = chain.prior(chain.nodes(0), direction="text-to-image")
+    with open_artifact(prior) as artifact, np.load(shuffled(prior, 0)) as moved:
+        for own, other in zip(artifact["prior"], moved["prior"], strict=True):
+            assert np.array_equal(np.sort(own.ravel()), np.sort(other.ravel())) and not np.array_equal(own, other)
+            assert np.array_equal(other, other.T) and (np.diagonal(other) == 1).all()
+
+
+def test_penalties_thin_the_graphs(chain):
+    found = {(cell["rho"], cell["gamma"]): metrics for cell, metrics in run_all("sensitivity", chain, quick=True)}
+    assert set(found) == {(rho, gamma) for rho in (0.05, 0.1) for gamma in (0.05, 0.1)}
+    assert found[0.1, 0.1]["edges"] <= found[0.05, 0.05]["edges"]
+    reported = score_table(chain.run.folder / "classification.h5")["graph classifier (image)"]
+    assert found[0.05, 0.05]["NLL"] == reported["NLL"]
+
+
+def test_classes_alone_share_no_edge(chain):
+    found = {cell["method"]: metrics for cell, metrics in run_all("optimisation", chain)}
+    assert found["independent"]["common ratio"] == 0
+    assert 0 <= found["joint"]["common ratio"] <= 1
+    for metrics in found.values():
+        assert metrics["gap"] == metrics["training accuracy"] - metrics["accuracy"]
+
+
+def test_without_a_transform_normality_stays_as_it_was(chain):
+    found = {cell["transform"]: metrics for cell, metrics in run_all("nonparanormal", chain, quick=True)}
+    assert found["none"]["pass before"] == found["none"]["pass after"]
+    assert found["none"]["pass before"] == found["one for all classes"]["pass before"]
+    reported = score_table(chain.run.folder / "classification.h5")["graph classifier (image)"]
+    assert found["one for all classes"]["NLL"] == reported["NLL"] != found["none"]["NLL"]
+
+
+def test_mappings_differ_and_cross_attention_is_the_users_own(chain):
+    found = {cell["mapping"]: metrics for cell, metrics in run_all("mapping", chain, quick=True)}
+    reported = score_table(chain.run.folder / "classification.h5")["graph classifier (image)"]
+    assert found["cross-attention"]["NLL"] == reported["NLL"]
+    assert len({metrics["NLL"] for metrics in found.values()}) == 3
+    for metrics in found.values():
+        assert 0 <= metrics["unconfirmed"] <= 1 and 0 <= metrics["by chance"] <= 1
+
+
+def test_unconfirmed_edges_of_equal_halves_are_none(chain, monkeypatch):
+    nodes = chain.nodes(0)
+    graphs = chain.graphs("image", nodes, chain.prior(nodes), 0)
+    monkeypatch.setattr(measures, "_halves", lambda labels, rng: (np.arange(len(labels)),) * 2)
+    found = measures.unconfirmed_edges(chain, nodes, graphs, 0)
+    assert found["unconfirmed"] == 0
+    density = edge_counts(graphs)["precision"] / 15
+    assert found["by chance"] == pytest.approx(1 - density, abs=0.02)
+
+
+def test_graphs_know_whose_observations_a_prior_is_about(chain, tmp_path):
+    """The self-prior of images and the prior from images to texts hold the same numbers."""
+    nodes = chain.nodes(0)
+    for direction, again in (("self", False), ("image-to-text", True), ("image-to-text", False)):
+        prior = chain.prior(nodes, direction=direction)
+        given = ["--nodes", nodes, "--prior", prior, "--output", tmp_path / "graphs.h5"]
+        told = cmgl("fit-graphs", "--observations", "image", "--k", 0, "--rho", 0.1, "--gamma", 0.1, *given).err
+        assert ("digest of the observations changed" in told) == again

@@ -193,3 +193,13 @@ def test_weighted_moments_block_by_block_equal_those_of_everything_even_far_from
 def test_weights_must_be_one_positive_number_an_observation(weights):
     with pytest.raises(InputError, match="weights must be"):
         Moments(1, 2).update(np.zeros((2, 2)), 0, weights)
+
+
+def test_no_transform_leaves_values_and_densities_alone():
+    z = np.random.default_rng(0).normal(3, 2, size=(30, 4))
+    fitted = Nonparanormal("none").fit(z)
+    again = Nonparanormal.from_arrays(fitted.to_arrays())
+    for transform in (fitted, again):
+        beyond = z + 100
+        assert np.array_equal(transform.transform(beyond), beyond) and transform.scope == "none"
+        assert not transform.log_jacobian(beyond).any()
