@@ -231,7 +231,7 @@ class FitGraphsConfig:
     solver: str = option(
         "auto",
         "How (10) is solved; paper, two-stage and independent are there to compare.",
-        choices=("auto", "descent", "splitting", "admm", "paper", "two-stage", "independent"),
+        choices=("auto", "active-set", "descent", "splitting", "admm", "paper", "two-stage", "independent"),
     )
     stability: int = option(
         0,

@@ -15,18 +15,18 @@ from cmgl_cli.graphs.audit import assemble, audit, lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem, certify
 from cmgl_cli.graphs.descent import solve_descent, solve_splitting
 from cmgl_cli.graphs.inputs import make_problem
+from cmgl_cli.graphs.one_class import SPREAD, fit_one_class, solve_active_set, spread
 from cmgl_cli.graphs.packed import pack
 from cmgl_cli.graphs.penalty import split
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.screening import require_bounded, restrict, screen
 
-# One class: below this spread of its eigenvalues sweeps over columns win, above it splitting (docs/graphs.md).
-SPREAD = 1.0
-SOLVERS = ("auto", "descent", "splitting", "admm", "paper", "two-stage", "independent")
+SOLVERS = ("auto", "active-set", "descent", "splitting", "admm", "paper", "two-stage", "independent")
 
 
 ALGORITHMS = {"admm": solve_admm, "paper": solve_paper, "two-stage": solve_two_stage}
-DUAL_ALGORITHMS = {"descent": solve_descent, "splitting": solve_splitting}  # these take and return a dual variable
+# these take and return a dual variable
+DUAL_ALGORITHMS = {"active-set": solve_active_set, "descent": solve_descent, "splitting": solve_splitting}
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
         Certified duality gap over max(1, |objective|) at which to stop.
     max_iter : int
         Iterations allowed; a fit that needs more returns ``converged=False``.
-    solver : {"auto", "descent", "splitting", "admm", "paper", "two-stage", "independent"}
-        ``auto`` is chosen by the data: descent for one weakly correlated class, splitting for any other and for
+    solver : {"auto", "active-set", "descent", "splitting", "admm", "paper", "two-stage", "independent"}
+        ``auto`` is chosen by the data: active sets for one weakly correlated class, splitting for any other and for
         several, ADMM for single precision or another device; ``JointResult.solver`` says which ran. ``paper`` is the
         three-block sweep, ``two-stage`` fits Theta first, ``independent`` fits every class alone (Theta = 0 off the
         diagonal, rho ignored); see docs/graphs.md.
@@ -104,6 +104,11 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     began = time.process_time()
     if solver not in SOLVERS:
         raise UsageError("unknown solver", f"solver = {solver!r}", suggest(solver, SOLVERS))
+    if solver in ("auto", "active-set") and not penalize_diagonal and class_weights is None:
+        levels = (rho, gamma, ridge, weight_floor, tol)
+        fit = fit_one_class(covariances, weights, levels, initial, max_iter, solver == "active-set")
+        if fit is not None:
+            return fit
     problem = make_problem(covariances, weights, rho, gamma, penalize_diagonal, class_weights, ridge, weight_floor)
     if solver == "independent":
         problem = independent_problem(problem)
@@ -120,19 +125,18 @@ def _choose(solver: str, problem: Problem) -> str:
     """Resolve "auto": by class count and diagonal in double precision on the CPU, ADMM elsewhere."""
     if solver == "descent" and not problem.free_diagonal:
         raise UsageError("descent needs an unpenalised diagonal", "penalize_diagonal = True", "use solver='splitting'")
+    if solver == "active-set" and not (problem.plain and len(problem.covariance) == 1):
+        raise UsageError(
+            "active sets are for one class in double precision on the CPU",
+            f"{len(problem.covariance)} classes, {problem.covariance.dtype}, {problem.covariance.device}",
+            "use solver='auto'",
+        )
     if solver != "auto":
         return solver
     if not problem.plain:
         return "admm"
-    if len(problem.covariance) > 1 or not problem.free_diagonal:
-        return "splitting"
-    return "descent" if _spread(problem.covariance[0].numpy()) < SPREAD else "splitting"
-
-
-def _spread(covariance: np.ndarray) -> float:
-    """Return the variance of the eigenvalues of the correlation matrix: its mean sum of squared correlations."""
-    variance = np.diagonal(covariance)
-    return float((covariance * covariance / np.outer(variance, variance)).sum()) / len(variance) - 1.0
+    alone = len(problem.covariance) == 1 and spread(problem.covariance[0].numpy()) < SPREAD
+    return "active-set" if alone else "splitting"
 
 
 def _start(initial: Any, problem: Problem) -> tuple[Tensor, Tensor | None]:

@@ -39,7 +39,8 @@ class JointResult:
     kkt_residual : float
         Largest entry of Omega - prox(Omega - gradient), unit step.
     n_iter : int
-        Iterations (ADMM) or sweeps and Newton steps (descent) of the slowest component.
+        Iterations (splitting, ADMM), Newton steps (active-set) or sweeps and Newton steps (descent) of the slowest
+        component.
     converged : bool
         relative_gap <= tol.
     solver : str

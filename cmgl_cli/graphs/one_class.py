@@ -1,0 +1,283 @@
+"""One class in double precision on the CPU: the whole fit, checks and certificate included, as one compiled call.
+
+A small fit takes less time than what surrounds it; here that is a few microseconds. Whatever is out of the ordinary
+(several classes, a penalised diagonal, tensors, anything amiss with the input) is left to the general route of `joint`.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmgl_cli.graphs.active_set import Task, descend, make_room
+from cmgl_cli.graphs.admm import Iterate
+from cmgl_cli.graphs.audit import admissible, components
+from cmgl_cli.graphs.certificate import Certificate, Problem
+from cmgl_cli.graphs.descent import solve_splitting
+from cmgl_cli.graphs.lapack import factor
+from cmgl_cli.graphs.result import JointResult, Step
+
+# Below this variance of the eigenvalues of a correlation matrix active sets win, above it splitting (docs/graphs.md).
+SPREAD = 1.0
+DECLINED = -1
+MAX_STEPS = 50
+NO_START = np.empty((0, 0))
+
+
+@njit(cache=True, nogil=True)
+def spread(covariance):
+    """Return the variance of the eigenvalues of the correlation matrix: its mean sum of squared correlations."""
+    p, total = len(covariance), 0.0
+    scale = 1.0 / np.diag(covariance)
+    for i in range(p):
+        row, part = covariance[i], 0.0
+        for j in range(i):
+            part += row[j] * row[j] * scale[j]
+        total += 2.0 * part * scale[i]
+    return total / p
+
+
+@njit(cache=True, nogil=True)
+def _limits(specific, rho):
+    """Return lambda = min(rho, gamma W) off the diagonal, zero on it."""
+    limit = np.minimum(specific, rho)
+    for i in range(len(limit)):
+        limit[i, i] = 0.0
+    return limit
+
+
+@njit(cache=True, nogil=True)
+def _residual(task, x, inverse):
+    """Return the largest entry of X - prox(X - gradient), unit step."""
+    largest = 0.0
+    for i in range(len(x)):
+        for j in range(i + 1):
+            target = x[i, j] - task.sigma[i, j] + inverse[i, j]
+            bound = task.limit[i, j]
+            near = max(target - bound, 0.0) + min(target + bound, 0.0)
+            largest = max(largest, abs(x[i, j] - near))
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def _feasible(task, inverse, dual):
+    """Write the dual point nearest to W - Sigma."""
+    for i in range(len(dual)):
+        for j in range(len(dual)):
+            bound = task.limit[i, j]
+            dual[i, j] = min(max(inverse[i, j] - task.sigma[i, j], -bound), bound)
+
+
+@njit(cache=True, nogil=True)
+def _block(matrix, nodes):
+    out = np.empty((len(nodes), len(nodes)))
+    for i in range(len(nodes)):
+        for j in range(len(nodes)):
+            out[i, j] = matrix[nodes[i], nodes[j]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _put(block, nodes, matrix):
+    for i in range(len(nodes)):
+        for j in range(len(nodes)):
+            matrix[nodes[i], nodes[j]] = block[i, j]
+
+
+@njit(cache=True, nogil=True)
+def _members(labels, label):
+    """Return the nodes of a component."""
+    count = 0
+    for own in labels:
+        count += 1 if own == label else 0
+    nodes = np.empty(count, np.int64)
+    count = 0
+    for i in range(len(labels)):
+        if labels[i] == label:
+            nodes[count] = i
+            count += 1
+    return nodes
+
+
+@njit(cache=True, nogil=True)
+def _solve_part(task, x, dual, started, tol, max_iter):
+    """Solve one component over ``x`` in place, write D, and return (steps, objective, dual bound, residual)."""
+    if len(x) == 1:
+        level = task.sigma[0, 0] + task.limit[0, 0]
+        x[0, 0], dual[0, 0] = 1.0 / level, task.limit[0, 0]
+        value = 1.0 + np.log(level)
+        return 0, value, value, 0.0
+    steps, value, bound, inverse = descend(task, x, started, tol, max_iter, make_room(len(x)))
+    _feasible(task, inverse, dual)
+    return steps, value, bound, _residual(task, x, inverse)
+
+
+@njit(cache=True, nogil=True)
+def solve_task(task, labels, x, started, tol, max_iter):
+    """Solve every component over ``x`` [p, p] in place, a positive definite start if ``started``.
+
+    Return D and (steps, objective, dual bound, residual).
+    """
+    p, last = len(labels), 0
+    dual = np.empty((p, p))
+    for label in labels:
+        last = max(last, label)
+    if last == 0:
+        return dual, _solve_part(task, x, dual, started, tol, max_iter)
+    steps, value, bound, residual = 0, 0.0, 0.0, 0.0
+    for i in range(p):
+        for j in range(p):
+            dual[i, j] = -task.sigma[i, j]
+            x[i, j] = x[i, j] if labels[i] == labels[j] else 0.0
+    for label in range(last + 1):
+        nodes = _members(labels, label)
+        part, inner = Task(_block(task.sigma, nodes), _block(task.limit, nodes)), _block(x, nodes)
+        own_dual = np.empty_like(inner)
+        taken, primal, lower, worst = _solve_part(part, inner, own_dual, started, tol, max_iter)
+        steps, value, bound, residual = max(steps, taken), value + primal, bound + lower, max(residual, worst)
+        _put(inner, nodes, x)
+        _put(own_dual, nodes, dual)
+    return dual, (steps, value, bound, residual)
+
+
+@njit(cache=True, nogil=True)
+def _split(x, specific, rho):
+    """Return common and specific part [p, p] of X, and its edges: all common where rho is the smaller penalty."""
+    common, own, edges = np.zeros_like(x), np.zeros_like(x), 0
+    for i in range(len(x)):
+        common[i, i] = x[i, i]
+        for j in range(len(x)):
+            if i != j and rho < specific[i, j]:
+                common[i, j] = x[i, j]
+            elif i != j:
+                own[i, j] = x[i, j]
+            edges += 1 if j < i and x[i, j] != 0.0 else 0
+    return common, own, edges
+
+
+@njit(cache=True, nogil=True)
+def _fit(sigma, weight, levels, start, max_iter, forced):
+    """Check, screen, solve and split; see `fit_one_class`. `DECLINED` steps: one for the general route.
+
+    ``levels``: rho, gamma, ridge, weight floor, tol.
+    """
+    rho, gamma, ridge, floor, tol = levels
+    p = sigma.shape[1]
+    covariance, specific, labels = np.empty((1, p, p)), np.empty((1, p, p)), np.zeros(p, np.int64)
+    nothing = covariance[0]
+    declined = (DECLINED, np.inf, -np.inf, np.inf, 0)
+    if np.isnan(factor(start.copy())) or not admissible(
+        sigma, weight, ridge, floor, np.array([gamma]), covariance, specific
+    ):
+        return nothing, nothing, nothing, nothing, labels, declined
+    if not forced and spread(covariance[0]) >= SPREAD:
+        return nothing, nothing, nothing, nothing, labels, declined
+    limit = _limits(specific[0], rho)
+    labels = components(covariance, np.ones(1), limit.reshape(1, p, p), limit)
+    task, allowed = Task(covariance[0], limit), min(max_iter, MAX_STEPS)
+    x = start.copy() if start.size > 0 else np.zeros((p, p))
+    dual, (steps, value, bound, residual) = solve_task(task, labels, x, start.size > 0, tol, allowed)
+    common, own, edges = _split(x, specific[0], rho)
+    if not value - bound <= tol * max(1.0, abs(value)) and steps < max_iter:
+        steps = DECLINED
+    return x, common, own, dual, labels, (steps, value, bound, residual, edges)
+
+
+def fit_one_class(
+    covariances: Any, weights: Any, levels: tuple[Any, ...], initial: Any, max_iter: int, forced: bool
+) -> JointResult | None:
+    """Return the fit of one class by active sets, or None where the general route of `fit_joint` is to take it.
+
+    Parameters
+    ----------
+    covariances : array [p, p] or [1, p, p]
+    weights : float or array [p, p] or [1, p, p]
+    levels : (rho, gamma, ridge, weight floor, tol)
+    initial : JointResult or array, optional
+    max_iter : int
+    forced : bool
+        Whether active sets are asked for; otherwise only where they win.
+    """
+    began = time.process_time()
+    sigma = _stacked(covariances)
+    given = tuple(_number(level) for level in levels)
+    if sigma is None or not all(0.0 <= level < np.inf for level in given):
+        return None
+    weight = np.full((1, 1, 1), weights, np.float64) if isinstance(weights, (int, float)) else _stacked(weights)
+    if weight is not None and weight.size == 1:
+        weight = np.full(sigma.shape, weight.item())
+    start = NO_START if initial is None else _start(initial)
+    if weight is None or weight.shape != sigma.shape or start is None or start.shape not in ((0, 0), sigma.shape[1:]):
+        return None
+    x, common, own, dual, labels, numbers = _fit(sigma, weight, given, start, max_iter, forced)
+    steps, value, bound, residual, edges = numbers
+    if steps == DECLINED:
+        return None
+    tol, gap, scale = given[-1], value - bound, max(1.0, abs(value))
+    seconds = time.process_time() - began
+    return JointResult(
+        precision=x[None],
+        common=common,
+        specific=own[None],
+        objective=value,
+        dual_objective=bound,
+        duality_gap=gap,
+        relative_gap=gap / scale,
+        kkt_residual=residual,
+        n_iter=steps,
+        converged=gap <= tol * scale,
+        solver="active-set",
+        edges=(edges,),
+        components=labels,
+        seconds=seconds,
+        history=(Step(steps, value, bound, gap, seconds),),
+        tol=tol,
+        dual=dual[None],
+    )
+
+
+def _number(level: Any) -> float:
+    """Return a number, or the only one of an array; NaN for anything else."""
+    if isinstance(level, np.ndarray):
+        level = level.item() if level.size == 1 else np.nan
+    return float(level) if isinstance(level, (int, float)) else np.nan
+
+
+def _stacked(array: Any) -> NDArray[np.float64] | None:
+    """Return [1, p, p], contiguous, or None for anything but one square matrix in double precision."""
+    if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.size == 0:
+        return None
+    stack = array[None] if array.ndim == 2 else array
+    if stack.ndim != 3 or len(stack) != 1 or stack.shape[1] != stack.shape[2]:
+        return None
+    return np.ascontiguousarray(stack)
+
+
+def _start(initial: Any) -> NDArray[np.float64] | None:
+    stack = _stacked(initial.precision if isinstance(initial, JointResult) else initial)
+    return None if stack is None else stack[0]
+
+
+def solve_active_set(problem: Problem, start: Tensor, tol: float, max_iter: int, dual: Tensor | None = None) -> Iterate:
+    """Solve one component of one class, diagonal penalised or not; should the gap stop falling, splitting goes on."""
+    alpha = float(problem.alpha[0])
+    penalty = torch.minimum(problem.penalty.specific[0], problem.penalty.common) / alpha
+    task = Task(*(np.ascontiguousarray(m.numpy(), np.float64) for m in (problem.covariance[0], penalty)))
+    x = np.array(start[0].numpy())
+    started, given = bool(np.count_nonzero(np.triu(x, 1))), tol / max(1.0, alpha)
+    steps, value, bound, inverse = descend(task, x, started, given, min(max_iter, MAX_STEPS), make_room(len(x)))
+    gap = value - bound
+    point = np.empty_like(x)
+    _feasible(task, inverse, point)
+    reached, lower = torch.from_numpy(x)[None], torch.from_numpy(alpha * point)[None]
+    if gap > given * max(1.0, abs(value)) and steps < max_iter:
+        rest = solve_splitting(problem, reached, tol, max_iter - steps, lower)
+        return replace(rest, n_iter=steps + rest.n_iter)
+    certificate = Certificate(alpha * value, alpha * bound, np.nan)
+    step = Step(steps, alpha * value, alpha * bound, alpha * gap, 0.0)
+    return Iterate(reached, certificate, steps, [step], lower)
