@@ -13,10 +13,12 @@ from scipy.spatial.distance import squareform
 
 from cmgl_cli.reports.style import BLUE, DIVERGING, INK, MUTED, ORANGE, SEQUENTIAL, image_axes, new_figure, styled
 
-MOST_EDGES = 120
+MOST_EDGES = 45
 """Edges drawn in one circle; of more, the strongest are drawn and the title says so."""
-COLUMNS = 4
-"""Panels side by side."""
+COLUMNS = 3
+"""Panels side by side: more would be too small to read on a page."""
+DASHES = (0, (2.2, 0.9))
+"""Line style of negative edges, so that their sign does not hang on colour alone."""
 
 
 def node_order(strength: NDArray) -> NDArray:
@@ -45,10 +47,11 @@ def circle_figure(
     graphs: Mapping[str, NDArray],
     *,
     node_names: Sequence[str] | None = None,
+    order: NDArray | None = None,
     quantity: str = "partial correlation",
     title: str = "Graphs",
 ) -> Figure:
-    """Draw one circle of nodes for each graph: edges by sign (colour) and strength (width).
+    """Draw one circle of nodes for each graph: edges by sign (colour and line style) and strength (width).
 
     Parameters
     ----------
@@ -57,6 +60,8 @@ def circle_figure(
         nodes are ordered by the first graph in all panels.
     node_names : sequence of str, optional
         Node numbers by default.
+    order : ndarray, int, [p], optional
+        Of the nodes, clockwise from the top; by default clustered by the first graph.
     quantity : str
         What the strengths are, for the legend.
     title : str
@@ -66,18 +71,18 @@ def circle_figure(
     matplotlib.figure.Figure
     """
     matrices = [np.asarray(matrix, dtype=float) for matrix in graphs.values()]
-    order = node_order(matrices[0])
+    order = node_order(matrices[0]) if order is None else order
     names = [str(i) for i in range(len(order))] if node_names is None else list(node_names)
     strongest = max((np.abs(_pairs(matrix)[2]).max(initial=0) for matrix in matrices), default=0) or 1.0
     with styled():
         figure, panels = _grid(len(matrices), 3.3)
         for axes, (name, matrix) in zip(panels, zip(graphs, matrices, strict=True), strict=False):
-            _draw_circle(axes, matrix[np.ix_(order, order)], [names[i] for i in order], strongest)
+            draw_circle(axes, matrix[np.ix_(order, order)], [names[i] for i in order], strongest)
             axes.set_title(f"{name}\n{_edge_note(matrix)}", fontsize=9.5, loc="center")
         widest = _widest(len(order))
         handles = [
             Line2D([], [], color=ORANGE, linewidth=3, label=f"positive {quantity}"),
-            Line2D([], [], color=BLUE, linewidth=3, label=f"negative {quantity}"),
+            Line2D([], [], color=BLUE, linewidth=3, linestyle=DASHES, label=f"negative {quantity}"),
             Line2D([], [], color=MUTED, linewidth=0.4 + widest, label=f"strength {strongest:.2g}"),
             Line2D([], [], color=MUTED, linewidth=0.4 + 0.3 * widest, label=f"strength {strongest * 0.3:.2g}"),
         ]
@@ -87,14 +92,20 @@ def circle_figure(
 
 
 def matrix_figure(
-    graphs: Mapping[str, NDArray], *, quantity: str = "partial correlation", title: str = "Graphs as matrices"
+    graphs: Mapping[str, NDArray],
+    *,
+    order: NDArray | None = None,
+    quantity: str = "partial correlation",
+    title: str = "Graphs as matrices",
 ) -> Figure:
-    """Draw each graph as a matrix, nodes ordered by the first one; blue negative, orange positive, white no edge.
+    """Draw each graph as a matrix, all in one order; blue negative, orange positive, white no edge.
 
     Parameters
     ----------
     graphs : mapping of str to ndarray, [p, p]
         As in `circle_figure`; diagonals are left blank.
+    order : ndarray, int, [p], optional
+        Of the nodes; by default clustered by the first graph.
     quantity, title : str
 
     Returns
@@ -102,7 +113,7 @@ def matrix_figure(
     matplotlib.figure.Figure
     """
     matrices = [np.asarray(matrix, dtype=float) for matrix in graphs.values()]
-    order = node_order(matrices[0])
+    order = node_order(matrices[0]) if order is None else order
     strengths = np.abs(np.concatenate([_pairs(matrix)[2] for matrix in matrices]))
     limit = float(np.quantile(strengths, 0.99)) if len(strengths) else 1.0
     with styled():
@@ -122,7 +133,14 @@ def matrix_figure(
     return figure
 
 
-def prior_figure(prior: NDArray, class_names: Sequence[str], title: str = "Prior", most_classes: int = 3) -> Figure:
+def prior_figure(
+    prior: NDArray,
+    class_names: Sequence[str],
+    *,
+    order: NDArray | None = None,
+    title: str = "Prior",
+    most_classes: int = 3,
+) -> Figure:
     """Draw prior heat maps of some classes, and how the off-diagonal values of all classes are distributed.
 
     Parameters
@@ -130,6 +148,8 @@ def prior_figure(prior: NDArray, class_names: Sequence[str], title: str = "Prior
     prior : ndarray, [C, p, p]
         Values in [0, 1].
     class_names : sequence of str
+    order : ndarray, int, [p], optional
+        Of the nodes; by default clustered by the mean prior.
     title : str
     most_classes : int
         Heat maps drawn, the first so many classes.
@@ -140,7 +160,7 @@ def prior_figure(prior: NDArray, class_names: Sequence[str], title: str = "Prior
     """
     stack = np.asarray(prior, dtype=float)
     shown = min(most_classes, len(stack))
-    order = node_order(stack.mean(0))
+    order = node_order(stack.mean(0)) if order is None else order
     rows, cols = np.triu_indices(stack.shape[1], 1)
     values = stack[:, rows, cols].ravel()
     with styled():
@@ -201,8 +221,18 @@ def _edge_note(matrix: NDArray) -> str:
     return _edge_count(matrix) + (f"\n{MOST_EDGES} strongest drawn" if drawn > MOST_EDGES else "")
 
 
-def _draw_circle(axes: Axes, matrix: NDArray, names: Sequence[str], strongest: float) -> None:
-    """Draw nodes on a circle and edges as curves bent toward the centre, the strongest on top."""
+def draw_circle(axes: Axes, matrix: NDArray, names: Sequence[str], strongest: float) -> None:
+    """Draw nodes on a circle and edges as curves bent toward the centre, the strongest on top.
+
+    Parameters
+    ----------
+    axes : Axes
+    matrix : ndarray, [p, p]
+        Signed strengths, nodes in order of the circle.
+    names : sequence of str
+    strongest : float
+        Strength that is drawn widest.
+    """
     angle = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
     place = np.column_stack([np.cos(angle), np.sin(angle)])
     rows, cols, values = _pairs(matrix)
@@ -225,7 +255,8 @@ def _draw_circle(axes: Axes, matrix: NDArray, names: Sequence[str], strongest: f
                 for value, r in zip(values, relative, strict=True)
             ],
             linewidths=0.4 + widest * relative,
-            capstyle="round",
+            linestyles=["-" if value > 0 else DASHES for value in values],
+            capstyle="butt",
         )
     )
     linked = np.isin(np.arange(len(names)), np.concatenate([rows, cols]))

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cmgl_cli.artifacts import Artifact, Identity, SampleTable, open_artifact
 from cmgl_cli.config import RunConfig
-from cmgl_cli.datasets import DATASETS, Dataset, open_dataset
+from cmgl_cli.datasets import DATASETS, Dataset, Sample, open_dataset
 from cmgl_cli.errors import CmglError, InputError
 from cmgl_cli.pipeline import steps_of
 
@@ -80,6 +81,11 @@ class Run:
     def open(self, kind: str) -> Artifact | None:
         """Open the artifact of a kind, or return None where there is none."""
         return open_artifact(self.found[kind].path) if kind in self.found else None
+
+    @cached_property
+    def samples(self) -> Mapping[str, Sample]:
+        """Its samples by id; empty where the images cannot be had."""
+        return {} if self.dataset is None else {sample.id: sample for sample in self.dataset.samples()}
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,18 @@ from typing import IO
 from cmgl_cli.artifacts.disk import publish_file
 from cmgl_cli.reports.material import Run
 from cmgl_cli.reports.page import build_page
-from cmgl_cli.reports.sections import attention, classification, graphs, prior, provenance, segmentation
+from cmgl_cli.reports.sections import (
+    attention,
+    classification,
+    differences,
+    evidence,
+    graphs,
+    prior,
+    provenance,
+    segmentation,
+)
 
-SECTIONS = (classification, segmentation, attention, prior, graphs, provenance)
+SECTIONS = (classification, segmentation, evidence, differences, graphs, attention, prior, provenance)
 
 
 @dataclass(frozen=True)

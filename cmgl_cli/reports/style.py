@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 BLUE, ORANGE = "#0072B2", "#D55E00"
 """Okabe and Ito's blue and vermilion: told apart under every common colour blindness, and in grey."""
@@ -25,6 +26,9 @@ DIVERGING = LinearSegmentedColormap.from_list(
 )
 """Blue for negative, white for none, orange for positive."""
 HIGHLIGHT = LinearSegmentedColormap.from_list("cmgl_orange", ["#ffffff", "#f8d3b6", "#ea9152", ORANGE, "#7a3500"])
+
+LEAST_SLIMMED = 150_000
+"""Bytes from which a figure's colours are counted: nobody sees 256 of them run out in a drawing."""
 
 RC: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -79,3 +83,22 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
     with styled():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def slim(data: bytes, *, dither: bool = False) -> bytes:
+    """Return a PNG with at most 256 colours where that makes it smaller; small ones are returned as they are.
+
+    Photographs are dithered, or their shades would show contours.
+    """
+    if len(data) < LEAST_SLIMMED:
+        return data
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as picture:
+        flat = _reduced(picture.convert("RGB"), Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE)
+    flat.save(buffer, format="PNG", optimize=True)
+    return min(data, buffer.getvalue(), key=len)
+
+
+def _reduced(picture: Image.Image, dither: Image.Dither) -> Image.Image:
+    palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return picture.quantize(256, palette=palette, dither=dither)

@@ -29,6 +29,7 @@ from cmgl_cli.heads import (
     shrink,
     validation_loss,
 )
+from cmgl_cli.heads.contributions import in_score_units
 from cmgl_cli.observations import ImageScorer, PatchScorer
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.reports import confusion_figure, png, reliability_figure
@@ -128,7 +129,7 @@ def _view(kind: str, job: Job, inputs: Mapping[str, Artifact], table: SampleTabl
             f"{graphs.path} was fitted on the observations of rendered texts (direction image-to-text)",
             f"run: {job.command('prior')} --direction text-to-image, then fit-graphs again",
         )
-    precision, common = _in_score_units(graphs)
+    precision, common = in_score_units(graphs.finite("precision"), graphs.finite("common"), graphs["scale"])
     means, priors = graphs["means"], _class_priors(config, table, rows)
     score = _scorers(kind, job, inputs, graphs, rows)
     labels = table.label[rows.validation]
@@ -156,16 +157,6 @@ def _share(text: str) -> float:
             "cannot use this value for shrinkage", f"classify: shrinkage = {text!r}", "write auto, or 0 to 1"
         )
     return value
-
-
-def _in_score_units(graphs: Artifact) -> tuple[np.ndarray, np.ndarray]:
-    """Return Omega_c and Theta for observations that were not divided by their class's deviations."""
-    scale = graphs["scale"]
-    typical = np.sqrt((scale**2).mean(axis=0))
-    return (
-        graphs.finite("precision") / (scale[:, :, None] * scale[:, None, :]),
-        graphs.finite("common") / np.outer(typical, typical),
-    )
 
 
 def _class_priors(config: ClassifyConfig, table: SampleTable, rows: Rows) -> np.ndarray | None:

@@ -67,7 +67,7 @@ def test_graphs_draw_with_no_few_and_all_edges(p: int, density: float) -> None:
         assert f"{edges:,} edges" in texts(draw(graphs))
     for name, matrix in graphs.items():
         np.testing.assert_array_equal(matrix, before[name])
-    assert ("120 strongest drawn" in texts(reports.circle_figure(graphs))) == (edges > 120)
+    assert ("45 strongest drawn" in texts(reports.circle_figure(graphs))) == (edges > 45)
 
 
 def test_node_order_puts_a_hidden_chain_back_in_line() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cmgl_cli.artifacts import Artifact, SampleTable
+from cmgl_cli.errors import InputError
 from cmgl_cli.reports.attention_figures import attention_figure
 from cmgl_cli.reports.curve_figures import training_figure
 from cmgl_cli.reports.material import Run
@@ -14,6 +15,8 @@ from cmgl_cli.reports.sections.parts import figure, first
 NODES_DRAWN = 6
 IMAGES_DRAWN = 3
 TEXTS_DRAWN = 3
+LONGEST_SIDE = 448
+"""Pixels of a photograph in the report: more would weigh on the page and not be seen."""
 
 Picture = tuple[str, np.ndarray, np.ndarray]
 
@@ -74,17 +77,26 @@ def _training(nodes: Artifact):
 
 
 def _image_pictures(run: Run, nodes: Artifact) -> list[Picture]:
-    if run.dataset is None:
-        return []
     table = SampleTable.read(nodes, "image")
-    known = {sample.id: sample for sample in run.dataset.samples()}
     pictures = []
     for row in _first_of_classes(table, nodes["image/valid"], IMAGES_DRAWN):
-        sample = known.get(str(table.ids[row]))
-        if sample is not None:
-            label = str(table.classes[table.label[row]])
-            pictures.append((f"image: {label}", np.asarray(run.dataset.image(sample)), maps(nodes, "image", row)))
+        picture = picture_of(run, str(table.ids[row]))
+        if picture is not None:
+            pictures.append((f"image: {table.classes[table.label[row]]}", picture, maps(nodes, "image", row)))
     return pictures
+
+
+def picture_of(run: Run, name: str) -> np.ndarray | None:
+    """Return the image of a sample, at most `LONGEST_SIDE` pixels wide and high; None where it cannot be had."""
+    sample = run.samples.get(name)
+    if run.dataset is None or sample is None:
+        return None
+    try:
+        image = run.dataset.image(sample)
+    except InputError:
+        return None
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return np.asarray(image)
 
 
 def _text_pictures(run: Run, nodes: Artifact) -> list[Picture]:

@@ -9,7 +9,8 @@ from cmgl_cli.reports.curve_figures import convergence_figure, selection_figure
 from cmgl_cli.reports.graph_figures import circle_figure, matrix_figure
 from cmgl_cli.reports.material import Run
 from cmgl_cli.reports.page import Figure, Section, Table
-from cmgl_cli.reports.sections.parts import drawn_classes, figure, first
+from cmgl_cli.reports.sections.model import order_of
+from cmgl_cli.reports.sections.parts import drawn_classes, figure, first, shortened
 
 KINDS = {"image graphs": "image", "patch graphs": "patch", "region graphs": "region", "given graphs": "given"}
 WORDS = {
@@ -18,7 +19,10 @@ WORDS = {
     "region": "One observation is one patch whose pixels mostly belong to one class of the masks.",
     "given": "The covariances were given.",
 }
-MOST_ROWS = 25
+ORDER = (
+    "The nodes stand in one order in all pictures of these graphs, found by clustering: strongly linked nodes stand "
+    "beside each other."
+)
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
@@ -45,9 +49,23 @@ def _networks(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figur
     specific = artifact["specific"]
     for label in drawn_classes(np.abs(specific).sum(axis=(1, 2))):
         graphs[f"specific to {names[label]}"] = partial_correlation(specific[label], precision[label : label + 1])
+    order = order_of(artifact)
     return [
-        figure(f"{word}-graphs", circle_figure(graphs), f"Common and class-specific graphs of {word} observations"),
-        figure(f"{word}-matrices", matrix_figure(graphs), "The same graphs as matrices"),
+        figure(
+            f"{word}-graphs",
+            circle_figure(graphs, order=order, title=""),
+            f"Common and class-specific graphs of {word} observations as networks",
+            "Dots are nodes. Two nodes are joined when one tells something of the other that no third node does: solid "
+            "orange, they rise together; dashed blue, they move against each other; wide, strongly so. The first "
+            "graph is what all classes share, the others what each adds to it or takes from it. " + ORDER,
+        ),
+        figure(
+            f"{word}-matrices",
+            matrix_figure(graphs, order=order, title=""),
+            "The same graphs as matrices",
+            "A cell is a pair of nodes: orange, they rise together; blue, they move against each other; white, no "
+            "edge. Blocks beside the diagonal are groups of nodes that belong together. " + ORDER,
+        ),
     ]
 
 
@@ -91,6 +109,4 @@ def _edge_table(artifact: Artifact, names: Sequence[str]) -> Table:
     ]
     common = int((artifact["common"][upper] != 0).sum())
     caption = f"Edges of {len(upper[0])} possible; the common graph has {common}."
-    if len(rows) > MOST_ROWS:
-        caption += f" The first {MOST_ROWS} of {len(rows)} classes."
-    return Table(("class", "observations", "edges", "class-specific", "k"), rows[:MOST_ROWS], caption)
+    return shortened(Table(("class", "observations", "edges", "class-specific", "k"), rows, caption))

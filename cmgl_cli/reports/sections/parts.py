@@ -1,21 +1,26 @@
 """What the sections share: figures from drawings, samples of many classes, numbers as text."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
 
 from cmgl_cli.reports.material import Run, kinds
-from cmgl_cli.reports.page import Figure
-from cmgl_cli.reports.style import png
+from cmgl_cli.reports.page import Figure, Table
+from cmgl_cli.reports.style import png, slim
 
 CLASSES_DRAWN = 5
 """Classes of which pictures are drawn; tables say when there are more."""
+ROWS_SHOWN = 25
+"""Rows of a table with one row a class; the artifact holds them all."""
 
 
 def figure(name: str, drawing: Drawing, caption: str, reading: str = "", *, photo: bool = False) -> Figure:
-    """Return a drawing as a figure of the page; its caption is its alternative text, with what it shows added."""
-    return Figure(name, png(drawing), f"{caption}. {reading}".strip(), caption + ".", reading, photo)
+    """Return a drawing as a figure of the page; caption and reading together are its alternative text."""
+    return Figure(
+        name, slim(png(drawing), dither=photo), f"{caption}. {reading}".strip(), caption + ".", reading, photo
+    )
 
 
 def first(runs: Sequence[Run], *wanted: str) -> Run | None:
@@ -35,3 +40,12 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     """Return names as one text, cut where they are many."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def shortened(table: Table, most: int = ROWS_SHOWN) -> Table:
+    """Return a table of at most so many rows; its caption says how many there are."""
+    if len(table.rows) <= most:
+        return table
+    caption = f"{table.caption} (the first {most} of {len(table.rows)})"
+    kept = [at for at in table.emphasised if at < most]
+    return replace(table, rows=table.rows[:most], caption=caption, emphasised=kept)

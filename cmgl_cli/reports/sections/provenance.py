@@ -102,7 +102,7 @@ def _made(run: Run) -> Table:
                 one.path.name,
                 f"{one.identity.stage} v{one.identity.stage_version}",
                 short_digest(one.digest),
-                str(made.get("written", "")).replace("+00:00", " UTC").replace("T", " "),
+                str(made.get("written", "")).replace("T", " ").replace("+00:00", " UTC"),
                 "" if seconds is None else f"{seconds:.1f}",
                 versions,
                 str(made.get("command", "")),
