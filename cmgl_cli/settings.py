@@ -259,7 +259,7 @@ class ClassifyConfig:
     observations: str = option(
         "auto", "Which graphs score: auto takes all there are.", choices=("auto", "image", "patch", "both")
     )
-    split: str = option("test", "The split to report on.")
+    split: str = option("auto", "The split to report on; auto is test, or val where test has no labels.")
     shrinkage: str = option(
         "auto", "Share of the common graph in every class's covariance: auto (validation part) or 0..1."
     )
@@ -288,7 +288,9 @@ class SegmentConfig:
         "Which graphs: each class its own, one mixed for every image, the common one; or a control.",
         choices=("per-class", "mixture", "common", "random", "diagonal", "none"),
     )
-    split: str = option("test", "The split to label; all labels every image.")
+    split: str = option(
+        "auto", "The split to label; auto is test, or val where test has no masks; all labels every image."
+    )
     baselines: bool = option(True, "Also train the linear head and the controls, and compare.")
     epochs: int = option(30, "Passes over the training part.", least=1)
     learning_rate: float = option(3e-3, "Peak learning rate of AdamW.", least=1e-7)

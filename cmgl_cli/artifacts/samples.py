@@ -9,7 +9,10 @@ import numpy as np
 from cmgl_cli.errors import InputError
 
 VALIDATION_SPLITS = ("val", "validation", "valid")
+# VOC's list trainaug is its train and more: the others are told apart, and trained on
+TRAINING_SPLITS = ("train", "aug")
 VALIDATION_SHARE = 0.1
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class SampleTable:
     items : ndarray of int64, [n]
         Index of the item a row belongs to; pages of one text share it.
     classes : ndarray of str, [C]
+    part : ndarray of str, [n], or None
+        What every sample is used for, where that was settled with other labels than these.
     """
 
     ids: np.ndarray
@@ -32,6 +37,7 @@ class SampleTable:
     offsets: np.ndarray
     items: np.ndarray
     classes: np.ndarray
+    part: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -64,6 +70,7 @@ class SampleTable:
             offsets=artifact[prefix + "labels/offsets"],
             items=artifact[prefix + "item"],
             classes=artifact["classes"],
+            part=artifact[prefix + "part"] if prefix + "part" in artifact else None,
         )
 
     def to_arrays(self, group: str = "") -> dict[str, np.ndarray]:
@@ -76,6 +83,7 @@ class SampleTable:
             "labels/values": self.values,
             "labels/offsets": self.offsets,
             "item": self.items,
+            **({} if self.part is None else {"part": self.part}),
         }
         named = {prefix + name: values for name, values in arrays.items()}
         return named if group else {**named, "classes": self.classes}
@@ -138,16 +146,32 @@ class SampleTable:
     def parts(self) -> np.ndarray:
         """What every sample is used for [n]: ``train``, ``validation``, or its split's own name.
 
-        Where a dataset has no validation split, a tenth of every class's training samples is set aside: those whose
-        ids hash lowest, so that every stage sets the same ones aside.
+        A validation split is what choices are made by only where another split is left to report on. Where there is
+        none, as in VOC, ADE20K and COCO, it is what is reported, and as where a dataset has no validation split, a
+        tenth of every class's training samples is set aside: those whose ids hash lowest, so that every stage sets
+        the same ones aside.
         """
+        if self.part is not None:
+            return self.part
         parts = self.splits.astype(object)
-        given = np.isin(self.splits, VALIDATION_SPLITS)
-        parts[given] = "validation"
-        if not given.any():
-            train = np.flatnonzero(self.splits == "train")
+        given, training = (np.isin(self.splits, names) for names in (VALIDATION_SPLITS, TRAINING_SPLITS))
+        parts[training] = "train"
+        # where nothing is labelled, labels are not what samples are judged by
+        judged = (self.labelled | ~self.labelled.any()) & ~given & ~training
+        if given.any() and judged.any():
+            parts[given] = "validation"
+        else:
+            train = np.flatnonzero(training)
             parts[train[_lowest_tenth(self.ids[train], self.label[train])]] = "validation"
         return parts.astype(str)
+
+    def part_of(self, split: str) -> str:
+        """Return which of `parts` a split's name means; ``auto`` is what is left to report on, test before others."""
+        parts = set(self.parts)
+        if split == AUTO:
+            judged = set(self.parts[self.labelled | ~self.labelled.any()]) - {"train", "validation"}
+            return "test" if "test" in judged or not judged else min(judged)
+        return "validation" if split in VALIDATION_SPLITS and split not in parts else split
 
     def require_classes(self, rows: np.ndarray, what: str) -> None:
         """Raise `InputError` naming the classes that have no sample among `rows`."""

@@ -156,6 +156,7 @@ _NODES = Schema(
         **_both_modalities(
             {
                 **{name: field for name, field in _SAMPLES.items() if name != "classes"},
+                "part": _field("n", "str", "train, validation... where other labels than these settled it", True),
                 "z": _field("n node", "float", "observation vector (3)"),
                 "attention": _field("n node patch", "float", "cross-attention A (1)"),
                 "nodes": _field("n node key", "float", "node features Z (2)", optional=True),

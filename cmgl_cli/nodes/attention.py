@@ -60,8 +60,15 @@ class AttentionMean:
         self._total += (presence.T @ flat).reshape(self._total.shape)
         self.weights += presence.sum(axis=0)
 
-    def mean(self, class_names: Sequence[str] | None = None) -> np.ndarray:
+    def mean(self, class_names: Sequence[str] | None = None, *, pooled: bool = False) -> np.ndarray:
         """Return A_agg [C, p, N_p], float64.
+
+        Parameters
+        ----------
+        class_names : sequence of str, optional
+            For the message.
+        pooled : bool
+            Let classes without a sample take the mean over all others'.
 
         Raises
         ------
@@ -69,6 +76,10 @@ class AttentionMean:
             Classes without a sample, by name where names are given.
         """
         empty = np.flatnonzero(self.weights == 0)
+        if pooled and 0 < len(empty) < len(self.weights):
+            mean = self._total / np.maximum(self.weights, np.finfo(float).tiny)[:, None, None]
+            mean[empty] = self._total.sum(axis=0) / self.weights.sum()
+            return mean
         if len(empty):
             names = [class_names[int(c)] if class_names is not None else str(c) for c in empty]
             raise InputError(

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
 from cmgl_cli.artifacts.disk import publish_file
-from cmgl_cli.artifacts.samples import VALIDATION_SPLITS
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.graphs import Nonparanormal
 from cmgl_cli.heads import (
@@ -83,12 +82,11 @@ def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: Artifact
 
 
 def _rows(table: SampleTable, valid: np.ndarray, split: str, path: Path) -> Rows:
-    parts, single = table.parts, table.label >= 0
-    part = "validation" if split in VALIDATION_SPLITS else split
+    parts, single, part = table.parts, table.label >= 0, table.part_of(split)
     predict = np.flatnonzero(valid & (parts == part))
     if not len(predict):
         raise InputError(
-            f"there are no images in the split {split!r}",
+            f"there are no images in the split {part!r}",
             f"{path} has: {', '.join(sorted(set(parts)))}",
             "choose one of these with --split",
         )
@@ -301,7 +299,9 @@ def summarize(artifact: Artifact, job: Job) -> None:
                 (columns["method"][i] + mark, columns["inputs"][i], *(round(float(columns[n][i]), 4) for n in names))
             )
         job.console.table(
-            f"classify: {job.config.split}", ("method", "inputs", "accuracy", "macro F1", "NLL", "ECE"), lines
+            f"classify: {', '.join(sorted(set(artifact['split'])))}",
+            ("method", "inputs", "accuracy", "macro F1", "NLL", "ECE"),
+            lines,
         )
     label, prediction = artifact["label"], artifact["prediction"]
     known = label >= 0

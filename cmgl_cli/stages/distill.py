@@ -1,7 +1,7 @@
 """``cmgl distill``: patch tokens in, semantic nodes of every sample out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,13 +119,17 @@ def _lesson(job: Job, inputs: Mapping[str, Artifact], table: SampleTable) -> Les
     """Choose the proxy task: pixels where there are masks and images show several classes, else image classes."""
     features = inputs["features"]
     maps = LabelMaps.read(inputs["masks"], table.ids, features.path) if "masks" in inputs else None
-    table = maps.table if maps is not None else table
+    if maps is not None:
+        # samples without labels of their own take those of their masks, and keep their part
+        table = maps.table if table.labelled.any() else replace(maps.table, part=table.parts)
     single = (table.label >= 0) | ~table.labelled
     wanted = job.config.proxy
     if wanted == "auto":
         wanted = "pixel" if maps is not None and (not single.all() or len(table.classes) < 2) else "image"
     if wanted == "image":
-        return Lesson(features, table, *_parts(features, table, table.labelled))
+        train, validation = _parts(features, table, table.labelled)
+        table.require_classes(train, "training image")
+        return Lesson(features, table, train, validation)
     if maps is None:
         raise InputError(
             "the pixel proxy needs masks",
@@ -148,7 +152,6 @@ def _parts(features: Artifact, table: SampleTable, known: np.ndarray) -> tuple[n
             f"{features.path}: {len(train)} for training, {len(validation)} for validation",
             "encode a dataset with labels and a split called train",
         )
-    table.require_classes(train, "training image")
     return train, validation
 
 

@@ -45,7 +45,8 @@ def compute(job: Job, state: None, inputs: Mapping[str, Artifact], out: Artifact
 def _mean_attention(nodes: Artifact, name: str) -> tuple[np.ndarray, np.ndarray]:
     table = SampleTable.read(nodes, name)
     usable = nodes[f"{name}/valid"] & table.labelled & (table.parts == "train" if name == "image" else True)
-    table.require_classes(np.flatnonzero(usable), "training image" if name == "image" else "text")
+    if name == "text":
+        table.require_classes(np.flatnonzero(usable), "text")
     grids, attention = nodes[f"{name}/grid"], nodes.stream(f"{name}/attention")
     weights = page_weights(table.items) if name == "text" else np.ones(len(table))
     common = tuple(int(n) for n in np.median(grids[usable], axis=0).round())
@@ -57,7 +58,8 @@ def _mean_attention(nodes: Artifact, name: str) -> tuple[np.ndarray, np.ndarray]
         maps = _on_grid(attention[start : start + BLOCK_ROWS][rows], grids[start + rows], common)
         mean.update(maps, table.presence[start + rows], weights[start + rows])
     count = np.array([len(np.unique(table.items[usable & table.presence[:, c]])) for c in range(len(table.classes))])
-    return mean.mean(table.classes.tolist()), count
+    # masks show what they show: a class that no training image does looks where the others look
+    return mean.mean(table.classes.tolist(), pooled=name == "image"), count
 
 
 def _on_grid(attention: np.ndarray, grids: np.ndarray, common: tuple[int, ...]) -> np.ndarray:
@@ -93,6 +95,9 @@ def summarize(artifact: Artifact, job: Job) -> None:
     )
     if direction == "none":
         return
+    unseen = artifact["classes"][artifact["image/count"] == 0]
+    if len(unseen):
+        job.console.warn(f"{len(unseen)} classes have no training image: {', '.join(unseen[:10])}")
     if not summary.informative:
         job.console.warn(
             "these priors hardly differ from edge to edge, so they cannot guide the graphs: the nodes' footprints "

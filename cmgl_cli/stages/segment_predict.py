@@ -14,7 +14,6 @@ from torch import nn
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
 from cmgl_cli.artifacts.disk import publish_file
-from cmgl_cli.artifacts.samples import VALIDATION_SPLITS
 from cmgl_cli.datasets import Dataset, MaskValues, Sample, open_dataset
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError, UsageError, suggest
@@ -123,12 +122,11 @@ def _require_same_grid(decoder: Artifact, features: Artifact) -> None:
 
 
 def _rows(table: SampleTable, valid: np.ndarray, split: str, path: Path) -> np.ndarray:
-    parts = table.parts
-    part = "validation" if split in VALIDATION_SPLITS else split
+    parts, part = table.parts, table.part_of(split)
     rows = np.flatnonzero(valid if split == "all" else valid & (parts == part))
     if not len(rows):
         raise InputError(
-            f"there are no readable images in the split {split!r}",
+            f"there are no readable images in the split {part!r}",
             f"{path} has: {', '.join(sorted(set(parts)))}",
             "choose one of these with --split, or all",
         )
@@ -364,7 +362,7 @@ def summarize(artifact: Artifact, job: Job) -> None:
             for i in order
         ]
         heads = ("decoder", *dict.fromkeys((title, "mIoU", "pixel accuracy")))
-        job.console.table(f"segment: {job.config.split}", heads, lines)
+        job.console.table(f"segment: {', '.join(sorted(set(artifact['split'])))}", heads, lines)
         values[title] = round(float(columns[key][0]), 4)
         values["boundary F-score"] = round(float(columns["boundary_f1"][0]), 4)
         per_class = dict(zip(artifact["classes"].tolist(), artifact["per_class/iou"].tolist(), strict=True))

@@ -47,6 +47,16 @@ def test_classes_without_samples_are_named():
         mean.mean(["cat", "dog", "owl"])
 
 
+def test_pooled_classes_without_samples_take_the_mean_of_the_others():
+    mean, maps = AttentionMean(3, 2, 4), np.random.default_rng(0).random((6, 2, 4))
+    mean.update(maps, np.array([0, 2, 0, 0, 2, 2]))
+    found = mean.mean(pooled=True)
+    np.testing.assert_allclose(found[1], maps.mean(axis=0))
+    np.testing.assert_allclose(found[[0, 2]], [maps[[0, 2, 3]].mean(axis=0), maps[[1, 4, 5]].mean(axis=0)])
+    with pytest.raises(InputError, match="without samples"):
+        AttentionMean(3, 2, 4).mean(pooled=True)
+
+
 def test_misfits_are_refused():
     mean = AttentionMean(3, 3, 4)
     with pytest.raises(InputError, match="expected"):
