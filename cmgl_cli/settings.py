@@ -356,11 +356,20 @@ class ExperimentConfig:
     complete: float = option(0.0, "Leave out stations with a smaller share of observations.", least=0, most=1)
     years: tuple[int, ...] = option((0,), "Also cut the record to its last so many years; 0 is all of it.", least=0)
     seeds: int = option(3, "Repetitions of an ablation, each with nodes, graphs and controls of its own.", least=1)
+    text_encoder: str | None = option(
+        None, "For text-encoding: a sentence-transformers model to compare with, a folder or a hub id."
+    )
     quick: bool = option(False, "A few cells only, for a first look.")
     only: tuple[str, ...] = option((), "Only some cells: parameter=value,... (rate=0.1,rate=0.3,method=default).")
     jobs: int = option(1, "Cells at a time.", least=1, results=False)
     backend: str = option(
-        "loky", "How cells run side by side.", choices=("loky", "threading", "multiprocessing"), results=False
+        "loky",
+        "How cells run side by side: joblib's backends on this machine, or a cluster.",
+        choices=("loky", "threading", "multiprocessing", "dask", "ray"),
+        results=False,
+    )
+    scheduler: str | None = option(
+        None, "Address of a running dask scheduler, as tcp://host:8786. Default: workers of its own.", results=False
     )
 
 

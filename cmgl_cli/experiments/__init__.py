@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from cmgl_cli.experiments.backends import workers
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import SECONDS, Cell, Experiment, Request, Results, chosen, run_cells
 from cmgl_cli.experiments.journal import Journal
@@ -11,18 +12,22 @@ from cmgl_cli.experiments.matrix import MATRIX
 from cmgl_cli.experiments.nonparanormal import NONPARANORMAL
 from cmgl_cli.experiments.optimisation import OPTIMISATION
 from cmgl_cli.experiments.prior_direction import PRIOR_DIRECTION
+from cmgl_cli.experiments.runtime import RUNTIME
 from cmgl_cli.experiments.sensitivity import SENSITIVITY
 from cmgl_cli.experiments.tables import Table, paired_gains, summary_tables, to_csv, to_latex, to_markdown
+from cmgl_cli.experiments.text_encoding import TEXT_ENCODING
 from cmgl_cli.experiments.twofold_stations import TWOFOLD_STATIONS
 from cmgl_cli.experiments.twofold_synthetic import TWOFOLD_SYNTHETIC
 
 _ALL = (
+    TEXT_ENCODING,
     MAPPING,
     NONPARANORMAL,
     OPTIMISATION,
     MATRIX,
     PRIOR_DIRECTION,
     SENSITIVITY,
+    RUNTIME,
     TWOFOLD_SYNTHETIC,
     TWOFOLD_STATIONS,
 )
@@ -45,4 +50,5 @@ __all__ = [
     "to_csv",
     "to_latex",
     "to_markdown",
+    "workers",
 ]

@@ -80,6 +80,11 @@ class Chain:
         plain = replace(run, stages=dict(run.stages), dataset_options=dict(run.dataset_options))
         return cls(plain, sources)
 
+    @property
+    def cells(self) -> Path:
+        """The folder of what cells make."""
+        return self.run.folder / "experiments" / CELLS
+
     def digests(self) -> dict[str, str]:
         """Return what decides the numbers of cells beside their parameters: the features, and settings of stages."""
         found = {role: read_header(path)[1] for role, path in self.sources.items()}
@@ -117,21 +122,34 @@ class Chain:
             inputs["features"] = self.sources["features"]
         return self._make("classify", "", inputs, seed, {"baselines": False, "observations": kind, **settings})
 
+    def fresh(
+        self, folder: Path, stage: str, variant: str, inputs: Mapping[str, Path], seed: int, **settings: Any
+    ) -> Path:
+        """Make an artifact anew in a folder, whatever there is; `_make` with a choice of place."""
+        job = self._job(stage, variant, inputs, seed, settings)
+        job = replace(job, output=folder / job.step.output)
+        execute(job)
+        return job.output
+
     def _make(self, stage: str, variant: str, inputs: Mapping[str, Path], seed: int, settings: Mapping) -> Path:
+        own = self._job(stage, variant, inputs, seed, settings)
+        name = f"{own.output.stem}-{_key(own.step, own.config, inputs)}.h5"
+        output = self.cells / name
+        # the user's own artifact serves as well, where it was made with these settings
+        if not output.exists() and is_current(own):
+            return own.output
+        self.cells.mkdir(parents=True, exist_ok=True)
+        _execute(replace(own, output=output))
+        return output
+
+    def _job(self, stage: str, variant: str, inputs: Mapping[str, Path], seed: int, settings: Mapping) -> Job:
+        """Return the job of a step under these settings, with the user's own artifact as its output."""
         step = next(step for step in STEPS if (step.stage, step.variant) == (stage, variant))
         config = replace(self.run.stages[stage], **{**_ASIDE.get(stage, {}), **settings})
         if hasattr(config, "seed"):
             config = replace(config, seed=config.seed + seed)
         run = replace(self.run, stages={**self.run.stages, stage: config})
-        output = self.run.folder / "experiments" / CELLS / f"{Path(step.output).stem}-{_key(step, config, inputs)}.h5"
-        console = _Silent()
-        # the user's own artifact serves as well, where it was made with these settings
-        own = Job(step, run, dict(inputs), self.run.folder / step.output, console)
-        if not output.exists() and is_current(own):
-            return own.output
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _execute(replace(own, output=output))
-        return output
+        return Job(step, run, dict(inputs), self.run.folder / step.output, _Silent())
 
 
 def _execute(job: Job) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ class Request:
         Lengths to which a record is cut, in years; 0 takes all of it.
     seeds : int
         Repetitions of an ablation.
+    text_encoder : str or None
+        A text encoder to compare with.
     data : object
         What the experiment's loader read, None where it makes its own data.
     """
@@ -39,6 +41,7 @@ class Request:
     quick: bool = False
     years: tuple[int, ...] = (0,)
     seeds: int = 3
+    text_encoder: str | None = None
     data: Any = None
 
 
@@ -158,8 +161,7 @@ def run_cells(
     data: Any,
     journal: Journal,
     *,
-    jobs: int = 1,
-    backend: str = "loky",
+    parallel: AbstractContextManager[None] | None = None,
     on_done: Callable[[Cell], None] = lambda cell: None,
 ) -> Results:
     """Run the cells that the journal does not have yet, store each at once, and return all.
@@ -172,19 +174,17 @@ def run_cells(
         Handed to every cell.
     journal : Journal
         Where finished cells are kept: a killed run goes on from there.
-    jobs : int
-        Cells at a time.
-    backend : str
-        A backend of joblib.
+    parallel : context manager, optional
+        In which cells run, see `backends.workers`; without it, one after the other in this process.
     on_done : callable
         Told each cell as it is finished.
     """
     due = [cell for cell in cells if cell not in journal]
-    single = {"inner_max_num_threads": 1} if backend == "loky" and jobs > 1 else {}
-    with joblib.parallel_config(backend=backend, n_jobs=jobs, **single) if jobs > 1 else nullcontext():
-        finished: Iterable[tuple[Cell, dict[str, float]]] = joblib.Parallel(return_as="generator_unordered")(
-            joblib.delayed(_timed)(experiment.run, cell, data) for cell in due
-        )
+    with parallel or nullcontext():
+        # one cell a task: a batch would come back, and be kept, as a whole only
+        finished: Iterable[tuple[Cell, dict[str, float]]] = joblib.Parallel(
+            return_as="generator_unordered", batch_size=1
+        )(joblib.delayed(_timed)(experiment.run, cell, data) for cell in due)
         for cell, metrics in finished:
             journal.add(cell, metrics)
             on_done(cell)

@@ -46,7 +46,7 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
     rule, direction, seed = str(cell["rule"]), str(cell["direction"]), int(cell["seed"])
     nodes, settings = chain.nodes(seed), dict(RULES[rule])
     if direction == SHUFFLED:
-        prior = shuffled(chain.prior(nodes, direction="text-to-image"), seed)
+        prior = shuffled(chain, chain.prior(nodes, direction="text-to-image"), seed)
         graphs = chain.graphs("image", nodes, None, seed, own_prior=prior, **settings)
     else:
         graphs = chain.graphs("image", nodes, chain.prior(nodes, direction=direction), seed, **settings)
@@ -56,15 +56,15 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
     return found
 
 
-def shuffled(prior: Path, seed: int) -> Path:
-    """Write a prior with its nodes in another order, the same for all classes, beside it; return the file."""
-    output = prior.with_name(f"{prior.stem}-shuffled{seed}.npz")
-    if not output.exists():
-        with open_artifact(prior) as found:
-            values, classes = found["prior"], found["classes"]
-        order = np.random.default_rng(seed).permutation(values.shape[1])
-        arrays = {"prior": values[:, order][:, :, order], "classes": classes.astype(str)}
-        publish_file(output, lambda file: np.savez(file, allow_pickle=False, **arrays))
+def shuffled(chain: Chain, prior: Path, seed: int) -> Path:
+    """Write a prior with its nodes in another order, the same for all classes, among the cells; return the file."""
+    output = chain.cells / f"{prior.stem}-shuffled{seed}.npz"
+    with open_artifact(prior) as found:
+        values, classes = found["prior"], found["classes"]
+    order = np.random.default_rng(seed).permutation(values.shape[1])
+    arrays = {"prior": values[:, order][:, :, order], "classes": classes.astype(str)}
+    chain.cells.mkdir(parents=True, exist_ok=True)
+    publish_file(output, lambda file: np.savez(file, allow_pickle=False, **arrays))
     return output
 
 

@@ -23,6 +23,7 @@ from cmgl_cli.experiments import (
     to_csv,
     to_latex,
     to_markdown,
+    workers,
 )
 from cmgl_cli.pipeline import Job, Prepared, execute, make_job, steps_of
 from cmgl_cli.reports import png
@@ -82,7 +83,8 @@ def compute(job: Job, data: StationTable | Chain | None, inputs: Mapping[str, Ar
     """Run the cells that are not in the journal yet, and store all."""
     config: ExperimentConfig = job.config
     experiment = EXPERIMENTS[config.experiment]
-    cells = chosen(experiment.cells(Request(config.quick, config.years, config.seeds, data)), config.only)
+    request = Request(config.quick, config.years, config.seeds, config.text_encoder, data)
+    cells = chosen(experiment.cells(request), config.only)
     scope = {"experiment": experiment.name, "version": experiment.version}
     if data is not None:
         scope["data"] = data.digest()
@@ -96,8 +98,7 @@ def compute(job: Job, data: StationTable | Chain | None, inputs: Mapping[str, Ar
             cells,
             data,
             journal,
-            jobs=config.jobs,
-            backend=config.backend,
+            parallel=workers(config.backend, config.jobs, config.scheduler),
             on_done=lambda cell: ticker.advance(),
         )
     _write(out, results)

@@ -2,41 +2,21 @@
 
 import os
 import signal
+import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cmgl_cli.artifacts import open_artifact, read_header
 from cmgl_cli.config import build_run
-from cmgl_cli.experiments import EXPERIMENTS, Chain, Request, measures
+from cmgl_cli.encoders.token_encoder import token_embeddings
+from cmgl_cli.experiments import EXPERIMENTS, Request, measures, text_encoding
 from cmgl_cli.experiments.measures import edge_counts, score_table
 from cmgl_cli.experiments.prior_direction import shuffled
+from cmgl_cli.nodes.bridge import Bridged
 from tests.cli_helpers import cmgl, start
-
-SETTINGS = """
-dataset: digits
-artifacts: {folder}
-extract: {{encoder: "builtin:tiny", limit: 160}}
-distill: {{nodes: 6, key_width: 8, epochs: 2}}
-fit-graphs: {{k: "0,10", rho: 0.05, gamma: 0.05, select: ebic, observations: image}}
-classify: {{observations: image, figures: false}}
-"""
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    """Return the settings of a run on a few digits, whose features exist."""
-    folder = tmp_path_factory.mktemp("ablations")
-    path = folder / "digits.yaml"
-    path.write_text(SETTINGS.format(folder=folder / "artifacts"))
-    cmgl("run", path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def chain(config):
-    return Chain.of(build_run(config))
 
 
 def run_all(name, chain, **request):
@@ -109,7 +89,7 @@ def test_no_prior_is_chosen_where_there_is_none_and_shuffling_moves_numbers_only
     reported = score_table(chain.run.folder / "classification.h5")["graph classifier (image)"]
     assert found["text-to-image"]["accuracy"] == reported["accuracy"]
     prior = chain.prior(chain.nodes(0), direction="text-to-image")
-    with open_artifact(prior) as artifact, np.load(shuffled(prior, 0)) as moved:
+    with open_artifact(prior) as artifact, np.load(shuffled(chain, prior, 0)) as moved:
         for own, other in zip(artifact["prior"], moved["prior"], strict=True):
             assert np.array_equal(np.sort(own.ravel()), np.sort(other.ravel())) and not np.array_equal(own, other)
             assert np.array_equal(other, other.T) and (np.diagonal(other) == 1).all()
@@ -166,3 +146,54 @@ def test_graphs_know_whose_observations_a_prior_is_about(chain, tmp_path):
         given = ["--nodes", nodes, "--prior", prior, "--output", tmp_path / "graphs.h5"]
         told = cmgl("fit-graphs", "--observations", "image", "--k", 0, "--rho", 0.1, "--gamma", 0.1, *given).err
         assert ("digest of the observations changed" in told) == again
+
+
+def test_modules_are_timed_outside_the_users_folder(chain):
+    before = sorted(chain.run.folder.iterdir())
+    experiment = EXPERIMENTS["runtime"]
+    cells = [cell for cell in experiment.cells(Request(data=chain, seeds=1)) if cell["module"] != "nodes"]
+    for cell in cells:
+        found = experiment.run(cell, chain)
+        assert found["seconds of the module"] > 0
+        assert found["seconds an item"] == found["seconds of the module"] / found["items"]
+    assert {cell["module"] for cell in cells} >= {"extraction", "one joint fit", "inference"}
+    assert sorted(chain.run.folder.iterdir()) == before
+    nameless = replace(chain, run=replace(chain.run, dataset=None))
+    assert "extraction" not in {cell["module"] for cell in experiment.cells(Request(data=nameless, seeds=1))}
+
+
+def test_texts_reach_the_nodes_rendered_or_through_a_text_encoder(chain, text_encoder):
+    found = run_all("text-encoding", chain, quick=True, text_encoder=str(text_encoder))
+    metrics = {cell["encoding"]: values for cell, values in found}
+    assert set(metrics) == {"rendered", "text encoder", "none"}
+    assert metrics["none"]["k*"] == 0 and "spread" not in metrics["none"]
+    reported = score_table(chain.run.folder / "classification.h5")["graph classifier (image)"]
+    assert metrics["rendered"]["NLL"] == reported["NLL"]
+    for name in ("rendered", "text encoder"):
+        assert 0 < metrics[name]["spread"] <= 1 and 0 <= metrics[name]["texts recognised"] <= 1
+    without = EXPERIMENTS["text-encoding"].cells(Request(data=chain))
+    assert {cell["encoding"] for cell in without} == {"rendered", "none"}
+
+
+def test_the_prior_of_texts_is_the_mean_overlap_within_texts(chain, text_encoder):
+    texts, labels, classes = text_encoding._texts(chain)
+    assert len(texts) == len(labels) and set(labels) == set(range(len(classes)))
+    one = np.eye(3)[:, :3]
+    apart, together = Bridged([one, one], 1.0, 1), Bridged([np.full((3, 4), 0.25)] * 2, 1.0, 1)
+    assert np.array_equal(text_encoding.mean_overlap(apart, np.array([0, 1]), 2), np.stack([np.eye(3)] * 2))
+    np.testing.assert_allclose(text_encoding.mean_overlap(together, np.array([0, 1]), 2), 1.0)
+    tokens = token_embeddings(str(text_encoder), ["a zebra", "a very much longer text"])
+    alone = token_embeddings(str(text_encoder), ["a zebra"])[0]
+    assert tokens[0].shape == alone.shape != tokens[1].shape
+    np.testing.assert_allclose(tokens[0], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["not installed", "not there"])
+def test_a_text_encoder_that_cannot_be_had_is_explained(tmp_path, monkeypatch, config, case):
+    name = tmp_path / "nothing"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if case == "not installed":
+        monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    command = ["experiment", "text-encoding", "--config", config, "--quick", "--only", "encoding=text encoder"]
+    told = cmgl(*command, "--text-encoder", name, code=2 if case == "not installed" else 3).err
+    assert ("cmgl[text]" if case == "not installed" else str(name)) in told

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from cmgl_cli.errors import UsageError
-from cmgl_cli.experiments import Journal, Request, Results, chosen, paired_gains, run_cells, summary_tables
+from cmgl_cli.experiments import Journal, Request, Results, chosen, paired_gains, run_cells, summary_tables, workers
 from cmgl_cli.experiments.engine import Experiment
 from cmgl_cli.experiments.tables import to_csv, to_latex, to_markdown
 
@@ -59,7 +59,7 @@ def double(cell, data):
 @pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
 def test_cells_run_side_by_side_with_the_same_results(journal, backend):
     experiment = Experiment("toy", "", 1, grid, double, (), "method", ("rate",), "error", "own", lambda r: Figure())
-    results = run_cells(experiment, grid(Request()), None, Journal(journal, SCOPE), jobs=2, backend=backend)
+    results = run_cells(experiment, grid(Request()), None, Journal(journal, SCOPE), parallel=workers(backend, 2))
     assert results.column("error").tolist() == [2.0 * cell["seed"] for cell in grid(Request())]
 
 
