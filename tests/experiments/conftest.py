@@ -23,7 +23,8 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablations")
     path = folder / "digits.yaml"
     path.write_text(SETTINGS.format(folder=folder / "artifacts"))
-    cmgl("run", path)
+    for stage in ("render-text", "extract", "distill", "prior", "fit-graphs", "classify"):
+        cmgl(stage, "--config", path)
     return path
 
 
