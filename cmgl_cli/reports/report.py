@@ -14,13 +14,28 @@ from cmgl_cli.reports.sections import (
     classification,
     differences,
     evidence,
+    experiments,
     graphs,
+    opening,
     prior,
     provenance,
+    restoration,
     segmentation,
 )
 
-SECTIONS = (classification, segmentation, evidence, differences, graphs, attention, prior, provenance)
+SECTIONS = (
+    opening,
+    classification,
+    evidence,
+    segmentation,
+    restoration,
+    experiments,
+    differences,
+    graphs,
+    attention,
+    prior,
+    provenance,
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ def overlay_figure(
     class_names: Sequence[str],
     *,
     ignore_label: int = 255,
+    grey: bool = False,
     title: str = "Predictions",
 ) -> Figure:
     """Draw input, truth and prediction side by side, a row for each image, with the classes' colours below.
@@ -37,6 +38,8 @@ def overlay_figure(
         Only classes that occur are listed.
     ignore_label : int
         True label that is left uncoloured.
+    grey : bool
+        Draw labels over the picture in pale grey, so that its own colours cannot pass for labels.
     title : str
 
     Returns
@@ -53,13 +56,14 @@ def overlay_figure(
         occurring: set[int] = set()
         for line, (picture, truth, prediction) in zip(grid, rows, strict=True):
             colour = rgb_picture(picture)
+            ground = pale_grey(colour) if grey else colour
             shown = [None, *([truth] if known else []), prediction]
             for axes, labels, head in zip(line, shown, heads, strict=True):
                 image_axes(axes)
                 if labels is None and head != "input":
                     axes.text(0.5, 0.5, "no mask", ha="center", va="center", transform=axes.transAxes, color=MUTED)
                     continue
-                axes.imshow(colour if labels is None else _tinted(colour, labels, palette, ignore_label))
+                axes.imshow(colour if labels is None else _tinted(ground, labels, palette, ignore_label))
                 if labels is not None:
                     occurring |= set(np.unique(labels).tolist())
         for axes, head in zip(grid[0], heads, strict=True):
@@ -185,6 +189,11 @@ def attention_centres(maps: NDArray, size: tuple[int, int]) -> tuple[NDArray, ND
     y = share @ ((row + 0.5) * size[0] / h - 0.5)
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(1)
     return np.column_stack([x, y]), np.clip(1 - entropy / np.log(max(h * w, 2)), 0, 1)
+
+
+def pale_grey(colour: NDArray) -> NDArray:
+    """Return a picture in pale grey, on which colours of a drawing stand out."""
+    return np.repeat(0.35 + 0.65 * colour.mean(axis=2, keepdims=True), 3, axis=2)
 
 
 def _tinted(colour: NDArray, labels: NDArray, palette: NDArray, ignore_label: int) -> NDArray:

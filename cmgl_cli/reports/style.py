@@ -20,6 +20,21 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 """Okabe and Ito's blue and vermilion: told apart under every common colour blindness, and in grey."""
 INK, MUTED, RULE = "#1f2933", "#5f6c7b", "#d5dae1"
 SERIES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
+TINTS = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (106, 61, 154),
+    (128, 84, 40),
+    (120, 130, 30),
+    (150, 20, 60),
+    (40, 70, 110),
+)
+"""Colours of labels over a grey picture: Okabe and Ito's, and five more of other lightness."""
 SEQUENTIAL = LinearSegmentedColormap.from_list("cmgl_blues", ["#ffffff", "#cfe3f2", "#6fb1da", BLUE, "#00314f"])
 DIVERGING = LinearSegmentedColormap.from_list(
     "cmgl_blue_orange", ["#00446b", BLUE, "#8cc3e3", "#ffffff", "#f3b184", ORANGE, "#7a3500"]
