@@ -1,11 +1,11 @@
 """What graphs are fitted to, whatever it came from: observations of nodes, or covariances of the user's own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from cmgl_cli.errors import UsageError
-from cmgl_cli.graphs import JointResult, Moments, Stability, conditional_sample, correlation, edge_stability, resampled
+from cmgl_cli.graphs import JointResult, Moments, conditional_sample, correlation, resampled
 from cmgl_cli.heads import GraphDiscriminant
 from cmgl_cli.matrices import OwnCovariances
 from cmgl_cli.observations import ImageScorer, PatchScorer
@@ -13,7 +13,6 @@ from cmgl_cli.sufficient import Study, deviations, fold_correlations
 
 SAMPLE_BYTES = 2**30
 Folds = list[tuple[np.ndarray, np.ndarray]]
-Fit = Callable[[np.ndarray], JointResult]
 
 
 class Evidence:
@@ -42,17 +41,13 @@ class Evidence:
         """Return (train, test) matrices a fold, both in the units of the training part."""
         raise _needs_samples("held-out likelihood")
 
-    def resamples(self, number: int, seed: int) -> list[np.ndarray]:
-        """Return the correlations [C, p, p] of subsamples."""
+    def resamples(self, number: int, seed: int) -> Iterator[np.ndarray]:
+        """Yield the correlations [C, p, p] of subsamples."""
         raise _needs_samples("stability")
 
     def accuracy(self, result: JointResult) -> float:
         """Return the share of the validation images that a fit classifies rightly."""
         raise _needs_samples("the validation score")
-
-    def edge_frequencies(self, fit: Fit, number: int, seed: int, advance: Callable[[], None]) -> Stability:
-        """Return how often each edge comes back when `fit` sees subsamples; `advance` is called after each."""
-        raise _needs_samples("--stability")
 
     def prior(self, prior: np.ndarray) -> np.ndarray:
         """Return the prior of every edge [C, p, p] of what the prior artifact says."""
@@ -101,14 +96,9 @@ class Given(Evidence):
             part.update(values[fold == index], labels[fold == index])
         return fold_correlations(moments)
 
-    def resamples(self, number: int, seed: int) -> list[np.ndarray]:
-        """Return the correlations [C, p, p] of subsamples of drawn samples."""
-        return list(resampled(*self._samples(), number, seed=seed))
-
-    def edge_frequencies(self, fit: Fit, number: int, seed: int, advance: Callable[[], None]) -> Stability:
-        """Return how often each edge comes back when `fit` sees subsamples of drawn samples."""
-        values, labels = self._samples()
-        return edge_stability(values, labels, fit, number, seed=seed, on_resample=lambda index, total: advance())
+    def resamples(self, number: int, seed: int) -> Iterator[np.ndarray]:
+        """Yield the correlations [C, p, p] of subsamples of drawn samples."""
+        return resampled(*self._samples(), number, seed=seed)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the artifact holds of it, node names included."""
@@ -138,20 +128,9 @@ class Observed(Evidence):
         """Return (train, test) matrices a fold, both in the units of the training part."""
         return fold_correlations(self._statistics.moments)
 
-    def resamples(self, number: int, seed: int) -> list[np.ndarray]:
-        """Return the correlations [C, p, p] of subsamples of images."""
-        if self._study.kind == "patch":
-            raise UsageError(
-                "stability draws subsamples of images, and patches are not stored",
-                "fit-graphs (patch): select = stability",
-                "use --observations image, or another --select",
-            )
-        return list(resampled(*self._study.training_scores(self._statistics.transform), number, seed=seed))
-
-    def edge_frequencies(self, fit: Fit, number: int, seed: int, advance: Callable[[], None]) -> Stability:
-        """Return how often each edge comes back when `fit` sees subsamples of images."""
-        z, labels = self._study.training_scores(self._statistics.transform)
-        return edge_stability(z, labels, fit, number, seed=seed, on_resample=lambda index, total: advance())
+    def resamples(self, number: int, seed: int) -> Iterator[np.ndarray]:
+        """Yield the correlations [C, p, p] of subsamples of images."""
+        return self._study.resamples(self._statistics.transform, number, seed)
 
     def accuracy(self, result: JointResult) -> float:
         """Return the share of the validation images that a fit classifies rightly."""

@@ -14,7 +14,7 @@ import torch
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.evidence import Evidence, Folds
-from cmgl_cli.graphs import Moments, Nonparanormal, shapiro_pass_rate
+from cmgl_cli.graphs import Moments, Nonparanormal, correlation, draws, shapiro_pass_rate
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_grid, cell_observations
 from cmgl_cli.heads.context import with_context
 from cmgl_cli.heads.patch_decoder import patch_membership
@@ -23,7 +23,7 @@ from cmgl_cli.nodes.distillation import Distiller
 from cmgl_cli.observations import image_observations, patch_observations
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.segmentation import PatchView
-from cmgl_cli.sufficient import fold_correlations, merged
+from cmgl_cli.sufficient import fold_correlations, merged, subsampled
 
 LEAST_SHARE = 0.05
 """A class that covers less of a cell or patch than this is not observed there."""
@@ -176,16 +176,16 @@ class RegionEvidence(Evidence):
     ):
         self._source, self._all_classes = source, source.maps.classes
         self._transform = source.transform(train, seed)
+        self._train, self._shows = train, np.zeros((len(train), len(self._all_classes)), dtype=bool)
         moments = [Moments(len(self._all_classes), len(source.names)) for _ in range(int(folds.max()) + 1)]
-        fold_of = dict(zip(train.tolist(), folds.tolist(), strict=True))
-        images = np.zeros(len(self._all_classes), dtype=np.int64)
-        for region in source.regions(train, self._transform):
-            if len(region.values):
-                moments[fold_of[region.row]].update(region.values, region.classes, region.weights)
-                images[np.unique(region.classes)] += 1
+        position = {row: i for i, row in enumerate(train.tolist())}
+        for row, part in self._of_images():
+            moments[folds[position[row]]].merge(part)
+            self._shows[position[row]] = part.counts > 0
             on_image()
         whole = merged(moments)
-        self._kept = np.flatnonzero((whole.counts >= len(source.names)) & (images >= LEAST_IMAGES))
+        enough = (whole.counts >= len(source.names)) & (self._shows.sum(axis=0) >= LEAST_IMAGES)
+        self._kept = np.flatnonzero(enough)
         if not len(self._kept):
             raise InputError(
                 "no class of the masks has as many observations as there are nodes",
@@ -206,6 +206,21 @@ class RegionEvidence(Evidence):
     def folds(self) -> Folds:
         """Return (train, test) matrices a fold, both in the units of the training part."""
         return fold_correlations(self._moments)
+
+    def resamples(self, number: int, seed: int) -> Iterator[np.ndarray]:
+        """Yield the correlations [C, q, q] of subsamples of images, each with two images of every class at least."""
+        rng, shows = np.random.default_rng(seed), self._shows[:, self._kept]
+        drawn = []
+        for rows in draws(np.zeros(len(self._train), dtype=np.int64), number, seed=seed):
+            chosen = np.zeros(len(self._train), dtype=bool)
+            chosen[rows] = True
+            for label in range(len(self._kept)):
+                lacking = LEAST_IMAGES - int((chosen & shows[:, label]).sum())
+                if lacking > 0:
+                    chosen[rng.choice(np.flatnonzero(~chosen & shows[:, label]), lacking, replace=False)] = True
+            drawn.append(self._train[chosen])
+        for moments in subsampled(self._of_images, drawn):
+            yield correlation(moments.of(self._kept).covariances())
 
     def prior(self, prior: np.ndarray) -> np.ndarray:
         """Return priors [C, q, q] of those of the image classes [c, p, p].
@@ -246,6 +261,14 @@ class RegionEvidence(Evidence):
             "appearance": np.array([self._source.appearance]),
             **named,
         }
+
+    def _of_images(self) -> Iterator[tuple[int, Moments]]:
+        """Yield row and moments of the regions of every training image."""
+        for region in self._source.regions(self._train, self._transform):
+            part = Moments(len(self._all_classes), len(self._source.names))
+            if len(region.values):
+                part.update(region.values, region.classes, region.weights)
+            yield region.row, part
 
     def _looked_at(self, rows: np.ndarray) -> dict[str, float]:
         """Return Shapiro-Wilk pass rates of the probes' nodes within classes, on images the transform never saw."""

@@ -73,7 +73,7 @@ def search(
             folds=evidence.folds() if folded else None,
             score=evidence.accuracy if grid.criterion == "score" else None,
             resamples=(
-                evidence.resamples(subsamples[0] or SUBSAMPLES, subsamples[1])
+                list(evidence.resamples(subsamples[0] or SUBSAMPLES, subsamples[1]))
                 if grid.criterion == "stability"
                 else None
             ),

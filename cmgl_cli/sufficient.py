@@ -1,6 +1,6 @@
 """What a fit sees of the observations: a transform, and counts, means and covariances fold by fold."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,11 @@ import numpy as np
 from cmgl_cli.artifacts import Artifact, SampleTable
 from cmgl_cli.console import Console
 from cmgl_cli.errors import UsageError
-from cmgl_cli.graphs import Moments, Nonparanormal, correlation, shapiro_pass_rate
+from cmgl_cli.graphs import Moments, Nonparanormal, correlation, draws, resampled, shapiro_pass_rate
 from cmgl_cli.observations import ImageScorer, PatchScorer, image_observations, patch_observations, patch_sample
 
 NORMALITY_SAMPLES = 2000
+SUBSAMPLE_BYTES = 2**29
 LEAST_DEVIATION = 1e-6
 
 
@@ -93,6 +94,17 @@ class Study:
         rows = train[labels[train] >= 0]
         return self._transformed(transform, z[rows], labels[rows]), labels[rows]
 
+    def resamples(self, transform: Nonparanormal, number: int, seed: int) -> Iterator[np.ndarray]:
+        """Yield the correlations [C, p, p] of subsamples of the training images, drawn within classes."""
+        if self.kind == "image":
+            yield from resampled(*self.training_scores(transform), number, seed=seed)
+            return
+        train, _ = self._parts()
+        # images that show several classes are drawn as a class of their own
+        drawn = [train[rows] for rows in draws(self.table.label[train] + 1, number, seed=seed)]
+        for moments in subsampled(lambda: self._of_images(train, transform), drawn):
+            yield correlation(moments.covariances())
+
     def validation_scorer(self, transform: Nonparanormal) -> tuple[ImageScorer | PatchScorer, np.ndarray]:
         """Return what scores the single-labelled validation images, and their labels.
 
@@ -145,17 +157,26 @@ class Study:
         labels = table.label[sample.rows] if self.scope == "class" else None
         transform = Nonparanormal(self.scope).fit(sample.values, labels)
         moments = [Moments(len(table.classes), sample.values.shape[1]) for _ in range(self.n_folds)]
-        fold_of, presence = dict(zip(train.tolist(), folds.tolist(), strict=True)), table.presence
+        fold_of = dict(zip(train.tolist(), folds.tolist(), strict=True))
         with self.console.progress("fit-graphs: patches", len(train), "images") as ticker:
-            for row, observations in patch_observations(nodes, features, train):
-                for label in np.flatnonzero(presence[row]):
-                    values = transform.transform(observations, int(label) if self.scope == "class" else None)
-                    moments[fold_of[row]].update(values, np.full(len(values), label))
+            for row, part in self._of_images(train, transform):
+                moments[fold_of[row]].merge(part)
                 ticker.advance()
         if not len(held_out):
             return Statistics(transform, moments, {})
         held = patch_sample(nodes, features, held_out, self.seed)
         return Statistics(transform, moments, self._normality(transform, held.values, table.label[held.rows]))
+
+    def _of_images(self, rows: np.ndarray, transform: Nonparanormal) -> Iterator[tuple[int, Moments]]:
+        """Yield row and moments of the patches of every image."""
+        table = self.table
+        presence = table.presence
+        for row, observations in patch_observations(self.inputs["nodes"], self._features(), rows):
+            part = Moments(len(table.classes), observations.shape[1])
+            for label in np.flatnonzero(presence[row]):
+                values = transform.transform(observations, int(label) if self.scope == "class" else None)
+                part.update(values, int(label))
+            yield row, part
 
     def _features(self) -> Artifact:
         role = "text_features" if self.modality == "text" else "features"
@@ -202,6 +223,31 @@ def merged(moments: list[Moments]) -> Moments:
     for part in moments:
         whole.merge(part)
     return whole
+
+
+def subsampled(images: Callable[[], Iterator[tuple[int, Moments]]], drawn: Sequence[np.ndarray]) -> Iterator[Moments]:
+    """Yield the moments of every subsample of images, which are streamed once for as many as memory holds.
+
+    Parameters
+    ----------
+    images : callable
+        Starts a pass that yields row and moments of every image.
+    drawn : sequence of ndarray of int
+        Rows of the images in each subsample.
+    """
+    waiting = [set(rows.tolist()) for rows in drawn]
+    while waiting:
+        kept: list[Moments] = []
+        group = waiting
+        for row, part in images():
+            if not kept:
+                group = waiting[: max(1, SUBSAMPLE_BYTES // part.scatter.nbytes)]
+                kept = [Moments(*part.means.shape) for _ in group]
+            for members, moments in zip(group, kept, strict=True):
+                if row in members:
+                    moments.merge(part)
+        yield from kept
+        waiting = waiting[len(group) :]
 
 
 def deviations(covariances: np.ndarray) -> np.ndarray:

@@ -240,10 +240,6 @@ def test_validation_accuracy_is_a_criterion(workplace):  # noqa: F811
         with open_artifact(workplace / name) as found:
             score = found["selection/score"]
             assert ((score >= 0) & (score <= 1)).all() and found["selection/criterion"].tolist() == ["score"]
-    error = cmgl(
-        "fit-graphs", "--dataset", "smoke", "--observations", "patch", "--select", "stability", "--force", code=2
-    )
-    assert "--observations image" in error.err
 
 
 def test_midpoints(place):

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from cmgl_cli import sufficient
 from cmgl_cli.artifacts import SampleTable, open_artifact
 from cmgl_cli.console import Console
+from cmgl_cli.graphs import draws
 from cmgl_cli.heads import GraphDiscriminant
 from cmgl_cli.observations import PatchScorer, class_scope, patch_observations
 from cmgl_cli.sufficient import Study
@@ -55,6 +57,35 @@ def test_moments_are_those_of_all_training_patches(opened):
         np.testing.assert_allclose(statistics.whole.means[label], transformed.mean(axis=0), atol=1e-10)
         expected = np.cov(transformed.T, bias=True)
         np.testing.assert_allclose(statistics.whole.covariances()[label], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("budget", [2**29, 1], ids=["one pass", "a pass each"])
+def test_subsamples_of_images_are_those_of_all_their_patches(opened, monkeypatch, budget):
+    monkeypatch.setattr(sufficient, "SUBSAMPLE_BYTES", budget)
+    one = study(opened, "pooled")
+    transform, table = one.statistics().transform, SampleTable.read(opened["nodes"], "image")
+    train = np.flatnonzero(table.parts == "train")
+    found = list(one.resamples(transform, 3, seed=4))
+    drawn = [train[rows] for rows in draws(table.label[train] + 1, 3, seed=4)]
+    assert len(found) == 3 and any(not np.array_equal(drawn[0], other) for other in drawn[1:])
+    for matrices, rows in zip(found, drawn, strict=True):
+        for label in range(2):
+            chosen = np.sort(rows[table.label[rows] == label])
+            patches = np.concatenate([values for _, values in patch_observations(*opened.values(), chosen)])
+            np.testing.assert_allclose(matrices[label], np.corrcoef(transform.transform(patches).T), atol=1e-10)
+
+
+def test_edges_of_patches_come_with_a_frequency(workplace):  # noqa: F811
+    point = ["--rho", "0.1", "--gamma", "0.1", "--k", "0", "--observations", "patch", "--stability", 6]
+    cmgl("fit-graphs", "--dataset", "smoke", *point)
+    with open_artifact(workplace / "patch_graphs.h5") as found:
+        frequency = found["stability/frequency"]
+        np.testing.assert_allclose(frequency * 6, np.round(frequency * 6), atol=1e-12)
+        fitted = (found["precision"] != 0) & ~np.eye(4, dtype=bool)
+        assert frequency[fitted].mean() > 0.5
+    cmgl("fit-graphs", "--dataset", "smoke", *point, "--select", "stability", "--rho", "0.1,0.5", "--force")
+    with open_artifact(workplace / "patch_graphs.h5") as found:
+        assert found["selection/criterion"].tolist() == ["stability"]
 
 
 def test_a_transform_for_every_class_goes_through_the_whole_chain(workplace):  # noqa: F811

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +133,7 @@ def test_evidence_is_the_moments_of_what_the_masks_give_to_each_class(work, kind
         evidence = RegionEvidence(source, rows, rows[:2], folds, seed=0, on_image=lambda: None)
         found = evidence.arrays()
         assert found["means"].shape == (3, len(source.names))
+        drawn = list(evidence.resamples(3, seed=1))
         transform = Nonparanormal.from_arrays({k[10:]: v for k, v in found.items() if k.startswith("transform/")})
         regions = list(source.regions(rows, transform))
         for region in regions:
@@ -150,12 +152,43 @@ def test_evidence_is_the_moments_of_what_the_masks_give_to_each_class(work, kind
         np.testing.assert_allclose(found["scale"][label], deviation, rtol=1e-6)
         np.testing.assert_allclose(found["covariance"][label], expected / np.outer(deviation, deviation), atol=1e-6)
         assert found["counts"][label] == pytest.approx(weights[own].sum(), abs=0.5)
+    kept = np.flatnonzero(~found["borrowed"])
+    assert len(drawn) == 3 and all(matrices.shape == evidence.correlations.shape for matrices in drawn)
+    assert not np.allclose(drawn[0], drawn[1])
+    for matrices, label in zip(drawn[0], kept, strict=True):
+        # eight images, 10 / sqrt(8) of them and at most 0.8: six, or more where a class would be in fewer than two
+        assert any(
+            np.allclose(matrices, correlation_of(regions, label, rows), atol=1e-6)
+            for count in (6, 7, 8)
+            for rows in combinations(range(8), count)
+        )
     prior = evidence.prior(np.stack([np.full((4, 4), 0.2), np.full((4, 4), 0.6)]))
     first = source.appearance
     assert prior.shape == evidence.correlations.shape
     assert (prior[:, :first] == 0.5).all()
     background = int(np.flatnonzero(evidence.classes == "background")[0])
     np.testing.assert_allclose(prior[background, first:, first:], 0.4)
+
+
+def correlation_of(regions, label, rows):
+    """Return the correlations of what some images show of a class."""
+    chosen = [(region, region.classes == label) for region in regions if region.row in rows]
+    values = np.concatenate([region.values[own] for region, own in chosen])
+    weights = np.concatenate([region.weights[own] for region, own in chosen])
+    with np.errstate(all="ignore"):
+        covariance = np.cov(values.T, aweights=weights, bias=True) if len(values) > 1 else np.full((1, 1), np.nan)
+        deviation = np.sqrt(np.diagonal(covariance))
+        return covariance / np.outer(deviation, deviation)
+
+
+def test_edges_of_regions_come_with_a_frequency(work):
+    cmgl("fit-graphs", "--dataset", "smoke", *REGION, "--stability", 4, "--force")
+    with open_artifact(work / "region_graphs.h5") as found:
+        frequency = found["stability/frequency"]
+        assert frequency.shape == found["precision"].shape
+        np.testing.assert_allclose(frequency * 12, np.round(frequency * 12), atol=1e-9)
+        edges = (found["precision"] != 0) & ~np.eye(frequency.shape[1], dtype=bool)
+        assert frequency[edges].mean() > 0.5
 
 
 def test_windows_give_graphs_with_edges_between_scales(work):

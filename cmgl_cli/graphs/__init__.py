@@ -20,12 +20,14 @@ from cmgl_cli.graphs.prior import (
 )
 from cmgl_cli.graphs.result import JointResult
 from cmgl_cli.graphs.selection import select_joint
-from cmgl_cli.graphs.stability import Stability, edge_stability, resampled, stars
+from cmgl_cli.graphs.stability import Stability, draws, edge_frequencies, edge_stability, resampled, stars
 
 __all__ = [
     "stars",
     "resampled",
     "edge_stability",
+    "edge_frequencies",
+    "draws",
     "Stability",
     "partial_correlation",
     "edge_table",

@@ -1,6 +1,6 @@
 """How often an edge returns when the samples change: subsampling, bootstrap, and the StARS choice of a penalty."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,16 +69,37 @@ def edge_stability(  # noqa: PLR0913
     on_resample : callable (index, total)
         Called after every fit.
     """
-    n_classes, p = int(np.asarray(labels).max()) + 1, np.shape(z)[1]
-    frequency, common = np.zeros((n_classes, p, p)), np.zeros((p, p))
-    for index, sigma in enumerate(resampled(z, labels, n_resamples, scheme, fraction, seed)):
+    matrices = resampled(z, labels, n_resamples, scheme, fraction, seed)
+    return edge_frequencies(matrices, fit, None if on_resample is None else lambda i: on_resample(i, n_resamples))
+
+
+def edge_frequencies(
+    matrices: Iterable[Array], fit: Fit, on_resample: Callable[[int], None] | None = None
+) -> Stability:
+    """Fit the correlations [C, p, p] of every resample and count the edges.
+
+    Parameters
+    ----------
+    matrices : iterable of ndarray [C, p, p]
+        One a resample, at least one.
+    fit : callable
+        Correlations in, `JointResult` out.
+    on_resample : callable (index)
+        Called after every fit.
+    """
+    frequency: Any = 0.0
+    common: Any = 0.0
+    n_resamples = 0
+    for sigma in matrices:
         result = fit(sigma)
-        frequency += np.asarray(result.precision) != 0
-        common += np.asarray(result.common) != 0
+        frequency = frequency + (np.asarray(result.precision) != 0)
+        common = common + (np.asarray(result.common) != 0)
         if on_resample is not None:
-            on_resample(index, n_resamples)
-    frequency[:, np.arange(p), np.arange(p)] = 0.0
-    np.fill_diagonal(common, 0.0)
+            on_resample(n_resamples)
+        n_resamples += 1
+    diagonal = np.arange(common.shape[0])
+    frequency[:, diagonal, diagonal] = 0.0
+    common[diagonal, diagonal] = 0.0
     return Stability(frequency / n_resamples, common / n_resamples, n_resamples)
 
 
@@ -91,6 +112,16 @@ def resampled(  # noqa: PLR0913
     seed: int = 0,
 ) -> Iterator[Array]:
     """Yield the class correlations [C, p, p] of every resample; parameters as in `edge_stability`."""
+    values, classes = np.asarray(z, dtype=np.float64), np.asarray(labels)
+    n_classes = int(classes.max()) + 1
+    for rows in draws(classes, n_resamples, scheme, fraction, seed):
+        yield correlation(class_covariances(values[rows], classes[rows], n_classes))
+
+
+def draws(
+    labels: ArrayLike, n_resamples: int, scheme: str = "subsample", fraction: float | None = None, seed: int = 0
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the positions that every resample takes; parameters as in `edge_stability`."""
     if scheme not in SCHEMES:
         raise UsageError("unknown resampling scheme", f"scheme = {scheme!r}", f"use one of {SCHEMES}")
     if n_resamples < 1 or (fraction is not None and not 0 < fraction <= 1):
@@ -99,11 +130,10 @@ def resampled(  # noqa: PLR0913
             f"n_resamples = {n_resamples}, fraction = {fraction}",
             "correct them",
         )
-    values, classes = np.asarray(z, dtype=np.float64), np.asarray(labels)
+    classes = np.asarray(labels)
     rng, n_classes = np.random.default_rng(seed), int(classes.max()) + 1
     for _ in range(n_resamples):
-        rows = _resample(classes, n_classes, scheme, fraction, rng)
-        yield correlation(class_covariances(values[rows], classes[rows], n_classes))
+        yield _resample(classes, n_classes, scheme, fraction, rng)
 
 
 def stars(instabilities: Sequence[float], threshold: float = 0.05) -> int:
@@ -125,9 +155,12 @@ def _resample(
     rows = []
     for c in range(n_classes):
         members = np.flatnonzero(classes == c)
+        if not len(members):
+            continue
         if scheme == "bootstrap":
             rows.append(rng.choice(members, len(members)))
             continue
-        share = fraction if fraction is not None else min(0.8, 10 / np.sqrt(max(len(members), 1)))
-        rows.append(rng.choice(members, max(2, int(share * len(members))), replace=False))
+        share = fraction if fraction is not None else min(0.8, 10 / np.sqrt(len(members)))
+        size = min(len(members), max(2, int(share * len(members))))
+        rows.append(rng.choice(members, size, replace=False))
     return np.concatenate(rows)

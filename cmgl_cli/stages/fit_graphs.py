@@ -19,6 +19,7 @@ from cmgl_cli.graphs import (
     JointResult,
     Selection,
     Stability,
+    edge_frequencies,
     edge_table,
     edges_csv,
     edges_graphml,
@@ -39,7 +40,7 @@ from cmgl_cli.sufficient import Study
 
 REGION_RIDGE = 0.01
 # criteria that ask what whole images are; regions of an image have no such answer
-IMAGEWISE = ("score", "stability")
+IMAGEWISE = ("score",)
 PATCHWISE = ("patch", "region")
 PICTURE_BYTES = 2**30
 EDGE_FILES = (".csv", ".graphml", ".npz")
@@ -129,7 +130,7 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
         out.write(name, np.asarray(values))
     stability = _stability(job, evidence, selection)
     if stability is not None:
-        out.write("stability/frequency", stability.frequency)
+        out.write("stability/frequency", evidence.for_all(stability.frequency))
         out.write("stability/common_frequency", stability.common_frequency)
     table = selection_arrays(selection, grid)
     out.write_group("selection", table)
@@ -251,11 +252,6 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
     config: FitGraphsConfig = job.config
     if not config.stability:
         return None
-    if job.step.variant in PATCHWISE:
-        job.console.warn(
-            f"--stability counts edges over subsamples of images; {job.step.variant} graphs are left without"
-        )
-        return None
     best, weights = selection.best, selection.weights
     level = best.gamma * (penalty_scale(weights) if config.preserve_penalty else 1.0)
 
@@ -268,12 +264,14 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
             rho,
             level,
             tol=1e-5,
+            penalize_diagonal=config.penalize_diagonal,
             ridge=_ridge(config, evidence),
             weight_floor=config.weight_floor,
         )
 
     with job.console.progress("fit-graphs: stability", config.stability, "fits") as ticker:
-        return evidence.edge_frequencies(refit, config.stability, config.seed, ticker.advance)
+        matrices = evidence.resamples(config.stability, config.seed)
+        return edge_frequencies(matrices, refit, lambda index: ticker.advance())
 
 
 def _edge_path(job: Job) -> Path:
