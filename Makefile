@@ -1,6 +1,7 @@
 # make demo   installs into .venv and runs the main job on bundled data
-# make test   installs into .venv and runs the whole test suite
+# make test   installs into .venv and runs the test suite
 # make docs   installs into .venv and builds the documentation as a site below build/site
+# make faults installs into .venv and kills, starves and spoils every stage for some minutes
 # Exact versions come from constraints.txt; torch's pin there takes a CPU build where one is offered.
 
 PYTHON ?= python3.11
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test faults lint docs clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/cmgl demo
@@ -17,6 +18,9 @@ test: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+faults: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m faults -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .

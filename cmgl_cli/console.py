@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cmgl_cli.errors import EXIT_BUG, CmglError
+from cmgl_cli.errors import EXIT_BUG, CmglError, from_outside
 
 LINE_EVERY_SECONDS = 30.0
 # tables in files and pipes: wide enough not to fold the comparison
@@ -74,13 +74,15 @@ class Console:
     def finish(self) -> None:
         """Write the JSON object, when JSON was asked for."""
         if self.as_json:
-            sys.stdout.write(json.dumps(self._results, default=_json_value, ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps(self._results, default=_json_value, ensure_ascii=False, allow_nan=False)
+            sys.stdout.write(_writable(text) + "\n")
             sys.stdout.flush()
 
     def error(self, error: BaseException) -> int:
         """Show an error in three lines and return its exit code."""
         if self.debug:
             self._err.print(escape("".join(traceback.format_exception(error))))
+        error = from_outside(error)
         if isinstance(error, CmglError):
             self._err.print(f"[bold red]error:[/bold red] {escape(error.what)}")
             for name, text in (("where", error.where), ("mend", error.fix)):
@@ -159,7 +161,12 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
-    return str(value)
+    return _writable(str(value))
+
+
+def _writable(text: str) -> str:
+    """Return a text with halves of characters, as undecodable file names have them, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _json_value(value: Any) -> Any:

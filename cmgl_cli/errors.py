@@ -76,6 +76,26 @@ class NotConvergedError(CmglError):
     exit_code = EXIT_NOT_CONVERGED
 
 
+def from_outside(error: BaseException) -> BaseException:
+    """Return what the user can mend where the operating system refused or memory ran out; else the error itself."""
+    if isinstance(error, CmglError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return InputError(
+            f"the operating system refused: {error.strerror}", str(error.filename), "check the path and its permissions"
+        )
+    if isinstance(error, MemoryError):
+        return InputError(
+            "there is not enough memory", str(error), "take fewer samples with --limit, or a machine with more"
+        )
+    return error
+
+
+def is_plain(text: str) -> bool:
+    """Return whether a text can be stored and printed: no control characters, no halves of characters."""
+    return not any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in text)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest known word, or the list of known words."""
     names = sorted(known)

@@ -46,7 +46,7 @@ TALK: Mapping[str, Flag] = {
 CONTROL: Mapping[str, Flag] = {
     "force": _switch("Compute even when the output is up to date.", "--force"),
     "dry_run": _switch("Say what would be done, and why.", "--dry-run"),
-    "verify": _switch("Recompute the digests of all inputs first.", "--verify"),
+    "verify": _switch("Recompute the digests of inputs and outputs first.", "--verify"),
 }
 EXTRA: Mapping[str, Mapping[str, Flag]] = {
     "extract": {

@@ -4,14 +4,23 @@ Stages meet only through artifacts, so the table names modules as text and nothi
 """
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cmgl_cli.artifacts import SCHEMAS, Artifact, Identity, create_artifact, open_artifact, partial_path, read_header
+from cmgl_cli.artifacts import (
+    SCHEMAS,
+    Artifact,
+    Identity,
+    clear_leftovers,
+    create_artifact,
+    open_artifact,
+    partial_path,
+    read_header,
+)
 from cmgl_cli.config import RunConfig
 from cmgl_cli.console import Console
 from cmgl_cli.errors import CmglError, InputError, StaleError, UsageError
@@ -326,10 +335,15 @@ def execute(job: Job) -> bool:
     """
     headers = _read_inputs(job)
     module = importlib.import_module(job.step.module)
-    prepared: Prepared = module.prepare(job)
+    with _damage_explained(job.inputs.values()):
+        prepared: Prepared = module.prepare(job)
     identity = _identity(job, headers, prepared.digests)
-    reasons = _reasons(job.output, identity) or ([prepared.wanted] if prepared.wanted else [])
+    reasons = _reasons(job, identity) or ([prepared.wanted] if prepared.wanted else [])
     if not reasons and not job.force:
+        if job.verify:
+            _verify(job.inputs.values())
+        if not job.dry_run:
+            clear_leftovers(job.output)
         job.console.info(f"{job.step.label}: up to date ({job.output})")
         return False
     why = "; ".join(reasons) or "forced"
@@ -337,8 +351,9 @@ def execute(job: Job) -> bool:
         job.console.info(f"{job.step.label}: would write {job.output} because {why}")
         return False
     job.console.info(f"{job.step.label}: {why}")
-    with _open_inputs(job) as inputs, create_artifact(job.output, identity, job.console.info) as out:
-        module.compute(job, prepared.state, inputs, out)
+    with _open_inputs(job, headers) as inputs, create_artifact(job.output, identity, job.console.info) as out:
+        with _damage_explained(job.inputs.values()):
+            module.compute(job, prepared.state, inputs, out)
     return True
 
 
@@ -355,7 +370,7 @@ def is_current(job: Job) -> bool:
 
 def summarize(job: Job) -> None:
     """Print what the step's output says."""
-    with open_artifact(job.output, job.step.schema) as artifact:
+    with _damage_explained([job.output]), open_artifact(job.output, job.step.schema) as artifact:
         importlib.import_module(job.step.module).summarize(artifact, job)
 
 
@@ -401,11 +416,13 @@ def _required(step: Step, file: str) -> bool:
     return any(item.required for item in step.inputs if item.file == file)
 
 
-def _reasons(output: Path, identity: Identity) -> list[str]:
-    if not output.exists():
+def _reasons(job: Job, identity: Identity) -> list[str]:
+    if not job.output.exists():
         return ["the output does not exist yet"]
     try:
-        found, _ = read_header(output)
+        found, _ = read_header(job.output)
+        if job.verify:
+            _verify([job.output])
     except InputError as error:
         return [f"the output that is there is unusable: {error.what}"]
     return identity.differences(found)
@@ -447,10 +464,38 @@ def _read_inputs(job: Job) -> dict[str, tuple[Identity, str]]:
 
 
 @contextmanager
-def _open_inputs(job: Job) -> Iterator[dict[str, Artifact]]:
+def _open_inputs(job: Job, headers: Mapping[str, tuple[Identity, str]]) -> Iterator[dict[str, Artifact]]:
+    """Open the inputs whose headers were read, and no others that took their names in between."""
     schemas = {item.role: item.schema for item in job.step.inputs}
     with ExitStack() as stack:
-        yield {
+        inputs = {
             role: stack.enter_context(open_artifact(path, schemas[role], verify=job.verify))
             for role, path in job.inputs.items()
         }
+        for role, artifact in inputs.items():
+            if artifact.digest != headers[role][1]:
+                raise StaleError(
+                    f"the {role} artifact was replaced while {job.step.label} was starting",
+                    str(artifact.path),
+                    "run the same command again",
+                )
+        yield inputs
+
+
+def _verify(paths: Iterable[Path]) -> None:
+    """Recompute the digests of artifacts; raise `InputError` at the first that is damaged."""
+    for path in paths:
+        with open_artifact(path, verify=True):
+            pass
+
+
+@contextmanager
+def _damage_explained(paths: Iterable[Path]) -> Iterator[None]:
+    """Where something breaks that should not, look whether the artifacts it read are damaged, and say so."""
+    try:
+        yield
+    except CmglError:
+        raise
+    except Exception:
+        _verify(path for path in paths if path.exists())
+        raise

@@ -169,6 +169,58 @@ def test_unreadable_images_are_listed_or_stop_a_strict_run(tmp_path, monkeypatch
     assert "1.png" in error
 
 
+def test_reasons_in_any_script_are_stored_whole(tmp_path, monkeypatch, encoder):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / ("日" * 60)
+    folder.mkdir()
+    Image.new("RGB", (30, 30)).save(folder / "0.png")
+    for extra in range(3):  # so that the cut falls on each byte of a character
+        (folder / ("本" * 40 + "a" * extra + ".png")).write_bytes(b"nothing")
+    outcome = cmgl("extract", "--images", folder, "--encoder", encoder, "--name", "mine")
+    assert "3 of 4 images could not be read" in outcome.err
+    with open_artifact(tmp_path / "artifacts" / "mine" / "features.h5", verify=True) as found:
+        assert all("日" in text for text in found["problem"][~found["valid"]])
+
+
+def test_names_that_are_no_text_are_refused_before_the_work(tmp_path, monkeypatch, encoder):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with open(os.fsencode(tmp_path / "photos") + b"/\xff\xfe.png", "wb") as file:
+        Image.new("RGB", (30, 30)).save(file, "PNG")
+    assert "udcff" in cmgl("extract", "--images", "photos", "--encoder", encoder, code=3).err
+    (tmp_path / "artifacts").mkdir()
+    error = cmgl("distill", "--name", "n" * 300, code=3).err
+    assert "File name too long" in error and "n" * 300 in error
+
+
+def test_damage_is_named_where_it_breaks_something_and_mended_with_verify(workplace):  # noqa: F811
+    nodes = workplace / "nodes.h5"
+    digest = read_header(nodes)[1]
+    with h5py.File(nodes, "r+") as file:
+        file["image/labels/offsets"][-1] = 10**9
+    error = cmgl("prior", "--dataset", "smoke", "--force", code=3).err
+    assert "does not match its digest" in error and "nodes.h5" in error
+    assert "up to date" in cmgl("distill", "--dataset", "smoke", *SMALL["distill"], code=None).err
+    assert "damaged" in cmgl("prior", "--dataset", "smoke", "--verify", code=3).err
+    assert "unusable: the content" in cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--verify").err
+    assert read_header(nodes)[1] == digest
+    cmgl("prior", "--dataset", "smoke", "--verify")
+
+
+def test_an_input_that_is_replaced_while_a_stage_starts_is_noticed(workplace, monkeypatch):  # noqa: F811
+    from cmgl_cli import pipeline
+
+    before = pipeline._identity
+
+    def swapped(job, headers, digests):
+        with h5py.File(workplace / "nodes.h5", "r+") as file:
+            file.attrs["content_digest"] = "sha256:another"
+        return before(job, headers, digests)
+
+    monkeypatch.setattr(pipeline, "_identity", swapped)
+    assert "replaced while prior was starting" in cmgl("prior", "--dataset", "smoke", "--force", code=4).err
+
+
 @pytest.mark.parametrize(
     "mode, size", [("L", (9, 9)), ("P", (9, 9)), ("RGBA", (9, 9)), ("CMYK", (9, 9)), ("I;16", (9, 9)), ("RGB", (1, 1))]
 )

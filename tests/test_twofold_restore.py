@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cmgl_cli.artifacts import open_artifact, read_header
+from cmgl_cli.restoration.record_network import year_groups
 from tests.cli_helpers import cmgl, start
 
 STATIONS, MONTHS = 8, 72
@@ -169,3 +170,10 @@ def test_training_killed_goes_on_to_the_same_bits(record):
     cmgl(*TRAIN, "--epochs", "4", "--name", "whole")
     digests = [read_header(record / "artifacts" / name / "network.h5")[1] for name in ("killed", "whole")]
     assert digests[0] == digests[1] and not checkpoint.exists()
+
+
+@pytest.mark.parametrize("groups, expected", [(0, 1), (1, 1), (2, 3), (8, 4)])
+def test_no_network_is_left_without_a_year_to_learn_from(groups, expected):
+    found = year_groups(np.array([2000, 2000, 2001, 2002]), groups)
+    assert len(found) == expected and not found[-1]
+    assert all(len(group) < 3 for group in found)

@@ -5,13 +5,13 @@ publishes it under its final name in one step. The format is written down in doc
 """
 
 from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec
-from cmgl_cli.artifacts.disk import publish_file
+from cmgl_cli.artifacts.disk import publish_bytes, publish_file
 from cmgl_cli.artifacts.identity import Identity, canonical_json
 from cmgl_cli.artifacts.locking import output_lock
 from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header, read_plain
 from cmgl_cli.artifacts.samples import SampleTable
 from cmgl_cli.artifacts.schemas import SCHEMAS, Field, Schema
-from cmgl_cli.artifacts.writer import ArtifactWriter, create_artifact, partial_path
+from cmgl_cli.artifacts.writer import ArtifactWriter, clear_leftovers, create_artifact, partial_path
 
 __all__ = [
     "SCHEMAS",
@@ -24,10 +24,12 @@ __all__ = [
     "SampleTable",
     "Schema",
     "canonical_json",
+    "clear_leftovers",
     "create_artifact",
     "open_artifact",
     "output_lock",
     "partial_path",
+    "publish_bytes",
     "publish_file",
     "read_header",
     "read_plain",

@@ -63,11 +63,22 @@ class BlockSet:
         done, step = self._progress[()], self.block_rows
         return [(i * step, min((i + 1) * step, self._rows)) for i in range(len(done)) if not done[i]]
 
+    @staticmethod
+    def fits(file: h5py.File, spec: BlockSpec, progress: str) -> bool:
+        """Return whether an unfinished file is laid out as a spec says."""
+        fields = {name: ((spec.rows, *shape), np.dtype(dtype)) for name, (shape, dtype) in spec.fields.items()}
+        found = {name: (file[name].shape, file[name].dtype) for name in fields if name in file}
+        bitmap = file.get(progress)
+        step = int(bitmap.attrs.get("block_rows", 0)) if bitmap is not None else 0
+        return found == fields and step > 0 and len(bitmap) == -(-spec.rows // step)
+
     def put(self, start: int, values: Mapping[str, np.ndarray]) -> None:
         """Write the block that starts at row `start`, and mark it done once its bytes are out."""
         with disk_errors(self._output):
             for name, rows in values.items():
-                self._datasets[name][start : start + len(rows)] = rows
+                dataset = self._datasets[name]
+                # HDF5 converts no text between encodings, so the rows must name theirs
+                dataset[start : start + len(rows)] = rows.astype(dataset.dtype) if rows.dtype.kind == "S" else rows
             self._file.flush()
             self._progress[start // self.block_rows] = 1
             self._file.flush()
@@ -90,9 +101,11 @@ def allocated(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtyp
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)
+    # left to itself, h5py calls fixed-length text ASCII, and then cannot read what is not
+    stored = h5py.string_dtype("utf-8", dtype.itemsize) if dtype.kind == "S" else dtype
     link = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     link.set_create_intermediate_group(True)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, dcpl=plist, lcpl=link)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(stored, logical=True), space, dcpl=plist, lcpl=link)
     return file[name]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from cmgl_cli.artifacts.safety import text_blocks
+
 BLOCK_BYTES = 16 * 2**20
 PRIVATE = "_"
 
@@ -32,6 +34,10 @@ def content_digest(file: h5py.File) -> str:
     for dataset in public_datasets(file):
         header = f"{dataset.name}\0{_dtype_name(dataset)}\0{dataset.shape}\0"
         total.update(header.encode())
+        if h5py.check_string_dtype(dataset.dtype):
+            for texts in text_blocks(dataset):
+                total.update(b"".join(len(text).to_bytes(8, "little") + text for text in texts))
+            continue
         for start, stop in row_blocks(dataset, BLOCK_BYTES):
             total.update(_bytes(dataset, start, stop))
     return "sha256:" + total.hexdigest()
@@ -51,10 +57,7 @@ def _dtype_name(dataset: h5py.Dataset) -> str:
     return "str" if h5py.check_string_dtype(dataset.dtype) else dataset.dtype.newbyteorder("<").str
 
 
-def _bytes(dataset: h5py.Dataset, start: int, stop: int) -> bytes | memoryview:
+def _bytes(dataset: h5py.Dataset, start: int, stop: int) -> memoryview:
     values = dataset[()] if dataset.shape == () else dataset[start:stop]
-    if h5py.check_string_dtype(dataset.dtype):
-        texts = np.atleast_1d(values).ravel().tolist()
-        return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
     little = np.ascontiguousarray(values).astype(dataset.dtype.newbyteorder("<"), copy=False)
     return np.atleast_1d(little).view(np.uint8).data

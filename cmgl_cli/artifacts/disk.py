@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from typing import Any
 from cmgl_cli.errors import OutputError
 
 SLACK_BYTES = 2**16
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def fsync_path(path: Any) -> None:
@@ -72,13 +72,15 @@ def disk_errors(output: Path) -> Iterator[None]:
 def _why(error: BaseException) -> str | None:
     """HDF5 reports the operating system's error as text; find it there."""
     number = getattr(error, "errno", None)
-    if number in NO_SPACE or number in {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
-        return os.strerror(int(number))
-    text = str(error)
-    for code in (*NO_SPACE, errno.EACCES, errno.EROFS):
-        if f"errno = {code}" in text or os.strerror(code) in text:
-            return os.strerror(code)
-    return None
+    told = re.search(r"errno = (\d+)", str(error))
+    if number is None and told is not None:
+        number = int(told[1])
+    return None if number is None else os.strerror(number)
+
+
+def publish_bytes(path: Path, content: bytes) -> None:
+    """Write a side product whose content is known, as `publish_file` does."""
+    publish_file(path, lambda file: file.write(content))
 
 
 def publish_file(path: Path, write: Callable[[Any], None]) -> None:

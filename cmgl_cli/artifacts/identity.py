@@ -4,6 +4,7 @@ Two artifacts with equal identities hold equal numbers, so an identity decides w
 date and whether a half-written one may be continued. Time stamps, hosts, devices, batch sizes are not in it.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,16 +56,35 @@ class Identity:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "Identity":
-        """Rebuild an identity from root attributes."""
+        """Rebuild an identity from root attributes.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            An attribute is missing or not of its kind.
+        """
+        inputs = json_object(attributes["inputs"])
+        if not all(
+            isinstance(entry, dict) and _texts(entry) and {"file", "digest"} <= {*entry} for entry in inputs.values()
+        ):
+            raise ValueError("inputs must hold file and digest of every role")
+        digests = json_object(attributes["digests"])
+        if not _texts(digests):
+            raise ValueError("digests must be texts")
         return cls(
             schema=str(attributes["schema"]),
             schema_version=int(attributes["schema_version"]),
             stage=str(attributes["stage"]),
             stage_version=int(attributes["stage_version"]),
-            config=json.loads(attributes["config"]),
-            inputs=json.loads(attributes["inputs"]),
-            digests=json.loads(attributes["digests"]),
+            config=json_object(attributes["config"]),
+            inputs=inputs,
+            digests=digests,
         )
+
+    def header_digest(self, content_digest: str) -> str:
+        """Return ``sha256:<hex>`` of all that the root attributes say of the content, its digest included."""
+        text = canonical_json({**self.attributes(), "content_digest": content_digest})
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def key(self) -> str:
         """Return the text that two equal identities share; file names of inputs do not count."""
@@ -85,6 +105,28 @@ class Identity:
         reasons += _mapping_differences("input", was_inputs, now_inputs, shorten=12)
         reasons += _mapping_differences("digest of the", other.digests, self.digests, shorten=12)
         return reasons
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object without NaN and infinity.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    found = json.loads(text, parse_constant=_refuse)
+    if not isinstance(found, dict):
+        raise ValueError(f"a JSON {type(found).__name__} where an object belongs")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _texts(values: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, str) for value in values.values())
 
 
 def _mapping_differences(kind: str, was: Mapping, now: Mapping, shorten: int | None = None) -> list[str]:

@@ -1,10 +1,8 @@
 """Open an artifact: check that it is one, that it is sound, and hand out its arrays.
 
-A file may come from anywhere, so links that leave it, object references, virtual or external storage, and data
-sets that claim more than their storage can hold are refused before a value is read.
+A file may come from anywhere: what `safety` refuses is refused before a value is read.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,12 @@ import h5py
 import numpy as np
 
 from cmgl_cli.artifacts.digest import PRIVATE, content_digest
-from cmgl_cli.artifacts.identity import Identity
+from cmgl_cli.artifacts.identity import Identity, json_object
+from cmgl_cli.artifacts.safety import PLAIN_FILTERS, UNREADABLE, Inspection, printable, read_values, unreadable
 from cmgl_cli.artifacts.schemas import SCHEMAS, Schema
-from cmgl_cli.errors import CmglError, InputError
+from cmgl_cli.errors import InputError
 
 HEADER = ("schema", "schema_version", "stage", "stage_version", "config", "inputs", "digests", "content_digest")
-# deflate cannot shrink below 1/1032, so anything that claims more is not data but a trap
-MOST_EXPANSION = 1032
 
 
 class Artifact(Mapping):
@@ -44,7 +41,7 @@ class Artifact(Mapping):
         self.path, self._file = path, file
         self.identity = Identity.from_attributes(file.attrs)
         self.digest = str(file.attrs["content_digest"])
-        self.provenance: dict[str, Any] = json.loads(file.attrs.get("provenance", "{}"))
+        self.provenance: dict[str, Any] = json_object(file.attrs.get("provenance", "{}"))
         self._datasets = _checked_datasets(path, file)
 
     schema = property(lambda self: self.identity.schema)
@@ -59,12 +56,7 @@ class Artifact(Mapping):
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Read one whole data set; texts come as an array of `str`."""
-        dataset = self._dataset(name)
-        try:
-            values = dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unreadable(self.path, f"data set {name!r}: {error}") from error
-        return np.asarray(values)
+        return read_values(self.path, name, self._dataset(name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._datasets
@@ -100,14 +92,21 @@ class Artifact(Mapping):
         """Recompute the content digest; raise `InputError` when it differs from the stored one."""
         try:
             found = content_digest(self._file)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _unreadable(self.path, str(error)) from error
+        except UNREADABLE as error:
+            raise unreadable(self.path, printable(str(error))) from error
+        # files from before the header had a digest are held against their content's only
+        header = self._file.attrs.get("header_digest")
+        if header is not None and str(header) != self.identity.header_digest(self.digest):
+            raise self._damaged("header", str(header), self.identity.header_digest(self.digest))
         if found != self.digest:
-            raise InputError(
-                "the content does not match its digest: the file was damaged or edited",
-                f"{self.path}: stored {self.digest[:19]}, found {found[:19]}",
-                f"make it again: cmgl {self.stage} --force",
-            )
+            raise self._damaged("content", self.digest, found)
+
+    def _damaged(self, what: str, stored: str, found: str) -> InputError:
+        return InputError(
+            f"the {what} does not match its digest: the file was damaged or edited",
+            f"{self.path}: stored {printable(stored)[:19]}, found {found[:19]}",
+            f"make it again: cmgl {printable(self.stage)} --force",
+        )
 
     def close(self) -> None:
         """Close the file; handles from `stream` become invalid."""
@@ -172,18 +171,10 @@ def read_plain(path: str | Path) -> dict[str, np.ndarray]:
     InputError
         Missing, not HDF5, truncated, or unsafe.
     """
-    path, found = Path(path), dict[str, h5py.Dataset]()
+    path = Path(path)
     with _open_file(path) as file:
-        try:
-            _walk(path, file, "", found)
-            return {
-                name: np.asarray(values.asstr()[()] if h5py.check_string_dtype(values.dtype) else values[()])
-                for name, values in found.items()
-            }
-        except CmglError:
-            raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise _unreadable(path, str(error)) from error
+        found = Inspection(path, PLAIN_FILTERS).walk(file)
+        return {name: read_values(path, name, dataset) for name, dataset in found.items()}
 
 
 def _open_file(path: Path) -> h5py.File:
@@ -195,14 +186,14 @@ def _open_file(path: Path) -> h5py.File:
         # locking=False: readers of a published file never wait, and read-only folders work
         return h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise _unreadable(path, str(error)) from error
+        raise unreadable(path, str(error)) from error
 
 
 def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
     try:
         missing = [name for name in HEADER if name not in file.attrs]
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _unreadable(path, f"root attributes: {error}") from error
+    except UNREADABLE as error:
+        raise unreadable(path, f"root attributes: {error}") from error
     if missing:
         raise InputError(
             "an HDF5 file, but not a cmgl artifact",
@@ -211,9 +202,9 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
         )
     try:
         identity = Identity.from_attributes(file.attrs)
-        json.loads(file.attrs.get("provenance", "{}"))
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
-        raise _unreadable(path, f"root attributes: {error}") from error
+        json_object(file.attrs.get("provenance", "{}"))
+    except UNREADABLE as error:
+        raise unreadable(path, f"root attributes: {error}") from error
     known = SCHEMAS.get(identity.schema)
     if known is None:
         raise InputError(
@@ -237,56 +228,8 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
 
 
 def _checked_datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    found: dict[str, h5py.Dataset] = {}
-    try:
-        _walk(path, file, "", found)
-    except CmglError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise _unreadable(path, str(error)) from error
+    walked = Inspection(path).walk(file)
+    found = {name: dataset for name, dataset in walked.items() if not name.startswith(PRIVATE)}
     schema: Schema = SCHEMAS[str(file.attrs["schema"])]
     schema.check({name: (dataset.shape, dataset.dtype) for name, dataset in found.items()}, str(path))
     return dict(sorted(found.items()))
-
-
-def _walk(path: Path, group: h5py.Group, prefix: str, found: dict[str, h5py.Dataset]) -> None:
-    for key in group:
-        name = prefix + key
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise _unsafe(path, f"{name} is a link")
-        item = group[key]
-        if isinstance(item, h5py.Group):
-            if name.count("/") > 8:
-                raise _unsafe(path, f"{name[:80]} is nested too deeply")
-            _walk(path, item, name + "/", found)
-        elif isinstance(item, h5py.Dataset):
-            _check_dataset(path, name, item)
-            if not name.startswith(PRIVATE):
-                found[name] = item
-        else:
-            raise _unsafe(path, f"{name} is neither a group nor a data set")
-
-
-def _check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    if dataset.is_virtual or dataset.external:
-        raise _unsafe(path, f"{name} keeps its data in other files")
-    text = h5py.check_string_dtype(dataset.dtype)
-    if dataset.shape is None or (dataset.dtype.kind not in "biuf" and text is None):
-        raise _unsafe(path, f"{name} holds {dataset.dtype}, not plain numbers or texts")
-    claimed, stored = dataset.nbytes, dataset.id.get_storage_size()
-    if claimed > MOST_EXPANSION * stored + 2**16:
-        raise _unsafe(path, f"{name} claims {claimed} bytes but stores {stored}")
-
-
-def _unsafe(path: Path, reason: str) -> InputError:
-    return InputError(
-        "refused to read a file that cmgl did not write", f"{path}: {reason}", "make the artifact again with cmgl"
-    )
-
-
-def _unreadable(path: Path, reason: str) -> InputError:
-    return InputError(
-        "the file cannot be read: not HDF5, truncated, or damaged",
-        f"{path}: {reason}",
-        "make it again with the stage that writes it, or fetch it again",
-    )

@@ -25,9 +25,10 @@ from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec, allocated, chunk_shap
 from cmgl_cli.artifacts.digest import content_digest, public_datasets
 from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, reserve
 from cmgl_cli.artifacts.identity import Identity
-from cmgl_cli.artifacts.locking import output_lock
+from cmgl_cli.artifacts.locking import lock_path, output_lock
+from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, read_values
 from cmgl_cli.artifacts.schemas import SCHEMAS
-from cmgl_cli.errors import OutputError
+from cmgl_cli.errors import InputError, LockedError, OutputError
 
 GZIP_FROM_ELEMENTS = 4096
 PACKED: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -43,6 +44,10 @@ def partial_path(output: Path) -> Path:
 def checkpoint_path(output: Path) -> Path:
     """Return the path of the training checkpoint that belongs to the unfinished file of `output`."""
     return output.with_name(output.stem + ".checkpoint.partial" + output.suffix)
+
+
+def _fresh_checkpoint(output: Path) -> Path:
+    return checkpoint_path(output).with_suffix(".new")
 
 
 class ArtifactWriter:
@@ -66,7 +71,7 @@ class ArtifactWriter:
     def write(self, name: str, values: Any) -> None:
         """Write one whole data set (again, when a resumed file has it already)."""
         array = np.asarray(values)
-        text_bytes = sum(len(str(text)) + 32 for text in array.ravel()) if array.dtype.kind in "OSU" else 0
+        text_bytes = self._text_bytes(name, array) if array.dtype.kind in "OSU" else 0
         reserve(self.output, self._partial, 2 * (array.nbytes + text_bytes))
         with disk_errors(self.output):
             if name in self._file:
@@ -101,14 +106,17 @@ class ArtifactWriter:
 
     def declare_blocks(self, *specs: BlockSpec) -> list["BlockSet"]:
         """Lay out everything that is written block by block, in one call; return one handle a spec."""
+        if PROGRESS in self._file and not self._laid_out_as(specs):
+            self._log(f"the unfinished {self._partial.name} is laid out otherwise: starting over")
+            self._file.close()
+            self._file, self.resumed = self._start(), False
         if PROGRESS not in self._file:
             self._lay_out(specs)
         return [BlockSet(self._file, self.output, spec, f"{PROGRESS}/{i}") for i, spec in enumerate(specs)]
 
     def save_checkpoint(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the state of a training, replacing the last one in one step."""
-        target = checkpoint_path(self.output)
-        fresh = target.with_suffix(".new")
+        target, fresh = checkpoint_path(self.output), _fresh_checkpoint(self.output)
         with disk_errors(self.output):
             with h5py.File(fresh, "w") as file:
                 file.attrs["key"] = self.identity.key()
@@ -119,12 +127,13 @@ class ArtifactWriter:
 
     def load_checkpoint(self) -> dict[str, np.ndarray] | None:
         """Return the last training state of the same identity, or None."""
+        path = checkpoint_path(self.output)
         try:
-            with h5py.File(checkpoint_path(self.output), "r", locking=False) as file:
+            with h5py.File(path, "r", locking=False) as file:
                 if file.attrs["key"] != self.identity.key():
                     return None
-                return {dataset.name[1:]: dataset[()] for dataset in public_datasets(file)}
-        except (OSError, KeyError):
+                return {name: read_values(path, name, dataset) for name, dataset in Inspection(path).walk(file).items()}
+        except UNREADABLE:
             return None
 
     def publish(self) -> str:
@@ -139,7 +148,8 @@ class ArtifactWriter:
             fsync_path(self._partial)
             os.replace(self._partial, self.output)
             fsync_path(self.output.parent)
-        checkpoint_path(self.output).unlink(missing_ok=True)
+        for path in (checkpoint_path(self.output), _fresh_checkpoint(self.output)):
+            path.unlink(missing_ok=True)
         return digest
 
     def abandon(self) -> None:
@@ -160,7 +170,8 @@ class ArtifactWriter:
         digest = content_digest(self._file)
         for key in [key for key in self._file.attrs if key.startswith("_")]:
             del self._file.attrs[key]
-        attributes = {**self.identity.attributes(), "content_digest": digest}
+        header = self.identity.header_digest(digest)
+        attributes = {**self.identity.attributes(), "content_digest": digest, "header_digest": header}
         for name, value in attributes.items():
             self._file.attrs[name] = value
         self._file.attrs["provenance"] = json.dumps({**_provenance(self._started), **self.provenance}, default=str)
@@ -173,6 +184,9 @@ class ArtifactWriter:
                 file = self._reopen()
                 if file is not None:
                     return file, True
+        return self._start(), False
+
+    def _start(self) -> h5py.File:
         self._partial.unlink(missing_ok=True)
         try:
             reserve(self.output, self._partial, 0)
@@ -183,7 +197,7 @@ class ArtifactWriter:
             file = h5py.File(self._partial, "w")
             file.attrs["_key"] = self.identity.key()
             file.flush()
-            return file, False
+            return file
 
     def _reopen(self) -> h5py.File | None:
         try:
@@ -192,13 +206,14 @@ class ArtifactWriter:
             self._log(f"the unfinished {self._partial.name} cannot be read: starting over")
             return None
         try:
+            Inspection(self._partial).walk(file)
             if file.attrs["_key"] == self.identity.key() and PROGRESS in file:
                 done, blocks = done_blocks(file[PROGRESS])
                 self._log(f"resuming {self._partial.name}: {done} of {blocks} blocks are done")
                 return file
             if file.attrs["_key"] != self.identity.key():
                 self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
-        except (OSError, KeyError, RuntimeError):
+        except UNREADABLE:
             self._log(f"the unfinished {self._partial.name} is damaged: starting over")
         file.close()
         return None
@@ -217,6 +232,26 @@ class ArtifactWriter:
             self._file.flush()
             fsync_path(self._partial)
         reserve(self.output, self._partial, 0)
+
+    def _laid_out_as(self, specs: tuple[BlockSpec, ...]) -> bool:
+        try:
+            return all(BlockSet.fits(self._file, spec, f"{PROGRESS}/{i}") for i, spec in enumerate(specs))
+        except UNREADABLE:
+            return False
+
+    def _text_bytes(self, name: str, array: np.ndarray) -> int:
+        """Return the bytes that texts take, refusing what HDF5 cannot store."""
+        total = 0
+        for row, text in enumerate(array.ravel().tolist()):
+            encoded = text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogatepass")
+            if b"\0" in encoded or not _is_utf8(encoded):
+                raise InputError(
+                    "a text holds characters that cannot be stored: NUL, or half a character",
+                    f"{name}[{row}] = {ascii(text)[:200]}",
+                    "correct the text, or rename the file, that it comes from",
+                )
+            total += len(encoded) + 32
+        return total
 
     def _describe(self, name: str, dataset: h5py.Dataset) -> None:
         field = SCHEMAS[self.identity.schema].field(name)
@@ -256,6 +291,27 @@ def create_artifact(
         except BaseException:
             writer.abandon()
             raise
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def clear_leftovers(output: Path) -> None:
+    """Remove what a kill between publishing and tidying left beside a finished artifact, unless it is being written."""
+    finished = (checkpoint_path(output), _fresh_checkpoint(output))
+    if not any(path.exists() for path in (lock_path(output), *finished)):
+        return
+    try:
+        with output_lock(output):
+            for path in finished:
+                path.unlink(missing_ok=True)
+    except (LockedError, OSError):
+        pass  # a running writer tidies up itself, and a folder that cannot be written stays as it is
 
 
 def _provenance(started: float) -> dict[str, Any]:

@@ -233,8 +233,10 @@ def _read_captions(path: Path) -> dict[int, tuple[str, ...]]:
         try:
             for item in stream_items(path):
                 if item.key == "annotations":
-                    found[item.value["image_id"]].append(str(item.value["caption"]).strip())
-        except (KeyError, TypeError) as error:
+                    caption = str(item.value["caption"]).strip()
+                    caption.encode("utf-8")  # JSON can spell halves of characters, which nothing can store
+                    found[item.value["image_id"]].append(caption)
+        except (KeyError, TypeError, UnicodeEncodeError) as error:
             raise _damaged(path, f"an entry without {error}") from error
     return {key: tuple(captions) for key, captions in found.items()}
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cmgl_cli.datasets.images import IMAGE_SUFFIXES, align_mask, load_image, load_mask
 from cmgl_cli.datasets.records import Dataset, Sample
-from cmgl_cli.errors import InputError, UsageError
+from cmgl_cli.errors import InputError, UsageError, is_plain
 
 
 def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> dict[str, int]:
@@ -54,6 +54,7 @@ def _walk(home: Path, folder: Path, prefix: str, suffixes: frozenset[str]) -> It
         for entry in entries:
             if entry.name.startswith("."):
                 continue
+            _require_text(folder, entry.name)
             is_image = os.path.splitext(entry.name)[1].lower() in suffixes
             if entry.is_symlink() and (is_image or entry.is_dir()):
                 _refuse_escape(home, Path(entry.path))
@@ -61,6 +62,14 @@ def _walk(home: Path, folder: Path, prefix: str, suffixes: frozenset[str]) -> It
                 yield from _walk(home, Path(entry.path), f"{prefix}{entry.name}/", suffixes)
             elif is_image and entry.is_file():
                 yield prefix + entry.name, entry.stat().st_size
+
+
+def _require_text(folder: Path, name: str) -> None:
+    """Refuse a name that could be opened, but neither stored nor printed."""
+    if not is_plain(name):
+        raise InputError(
+            "A file name of the dataset is not plain UTF-8", f"{ascii(str(folder))}: {ascii(name)}", "rename the file"
+        )
 
 
 def _refuse_escape(home: Path, link: Path) -> None:
@@ -82,7 +91,7 @@ def checked_name(name: str, source: Path | str) -> str:
         If it is empty, absolute, or climbs with ``..``; the list is named.
     """
     parts = PurePosixPath(name).parts
-    if not parts or ".." in parts or name.startswith("/") or "\\" in name or "\0" in name or ":" in parts[0]:
+    if not parts or ".." in parts or name.startswith("/") or "\\" in name or not is_plain(name) or ":" in parts[0]:
         raise InputError(
             "A list of the dataset names a path outside the dataset",
             f"{source}: {name!r}",

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cmgl_cli.datasets.mask_values import MaskValues
-from cmgl_cli.errors import InputError, UsageError, suggest
+from cmgl_cli.errors import InputError, UsageError, is_plain, suggest
 
 Task = Literal["classification", "segmentation"]
 
@@ -45,6 +45,15 @@ class Sample:
     labels: tuple[int, ...] = ()
     captions: tuple[str, ...] = ()
     size: int | None = None
+
+
+def _require_plain_id(dataset: str, name: str) -> None:
+    """Refuse an id that leads elsewhere when files are written by it, or that cannot be stored."""
+    parts = name.split("/")
+    if ".." in parts or name.startswith("/") or not is_plain(name):
+        raise InputError(
+            "An id of the dataset is no plain path", f"{dataset}: {ascii(name)}", "give samples plain names"
+        )
 
 
 class Dataset(ABC):
@@ -135,6 +144,7 @@ class Dataset(ABC):
         samples = tuple(self._list())
         seen: set[str] = set()
         for sample in samples:
+            _require_plain_id(self.name, sample.id)
             if sample.id in seen:
                 raise InputError(
                     "An image is listed twice", f"{self.name}: {sample.id}", "remove one of the two lines or files"

@@ -59,7 +59,7 @@ def read_text_table(path: Path) -> TextTable:
             f"{path}",
             "rename it to .json, .yaml or .csv as it is written",
         )
-    return reader(path)
+    return _storable(reader(path), path)
 
 
 def read_texts(path: Path) -> dict[str, tuple[str, ...]]:
@@ -221,6 +221,17 @@ def _sentences(path: Path, name: str, value: Any) -> tuple[str, ...]:
     if not sentences or not all(sentence.strip() for sentence in sentences):
         raise _not_texts(path, f"class {name!r}: an empty text")
     return tuple(sentences)
+
+
+def _storable(table: TextTable, path: Path) -> TextTable:
+    """Refuse halves of characters and NUL, which JSON and YAML can spell and no file can hold."""
+    for name, sentences in table.texts.items():
+        for text in (name, *sentences):
+            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+                raise InputError(
+                    "A text holds NUL or half a character", f"{path}: {ascii(name)}: {ascii(text)[:200]}", "correct it"
+                )
+    return table
 
 
 def _empty(path: Path, line: int, name: str) -> InputError:

@@ -50,10 +50,12 @@ def window_years(time: NDArray[np.datetime64], length: int) -> NDArray[np.int64]
 def year_groups(years: NDArray[np.int64], n_groups: int) -> list[frozenset[int]]:
     """Return the years to leave out together, one group a network: single years where there are no more than groups.
 
+    One group of all years would leave nothing to learn from, so below two groups none is left out.
+
     The last group is empty: a network for years that no network has seen.
     """
     distinct = np.unique(years)
-    groups = np.array_split(distinct, min(n_groups, len(distinct))) if len(distinct) > 1 else []
+    groups = np.array_split(distinct, min(n_groups, len(distinct))) if n_groups > 1 and len(distinct) > 1 else []
     return [*(frozenset(int(year) for year in group) for group in groups), frozenset()]
 
 

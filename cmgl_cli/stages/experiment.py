@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmgl_cli.artifacts import Artifact, ArtifactWriter
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, publish_bytes
 from cmgl_cli.datasets.stations import StationTable, read_stations
 from cmgl_cli.errors import UsageError, suggest
 from cmgl_cli.experiments import (
@@ -136,12 +136,12 @@ def summarize(artifact: Artifact, job: Job) -> None:
         ".csv": to_csv(results),
         ".tex": to_latex([*tables, *gains]),
     }
-    for suffix, text in files.items():
-        job.output.with_suffix(suffix).write_text(text, encoding="utf-8")
-    job.output.with_suffix(".png").write_bytes(png(experiment.figure(results)))
+    contents = {suffix: text.encode() for suffix, text in files.items()} | {".png": png(experiment.figure(results))}
+    for suffix, content in contents.items():
+        publish_bytes(job.output.with_suffix(suffix), content)
     job.console.fields(
         "experiment",
-        {"cells": len(results.cells), "written": [str(job.output.with_suffix(s)) for s in (*files, ".png")]},
+        {"cells": len(results.cells), "written": [str(job.output.with_suffix(suffix)) for suffix in contents]},
     )
 
 

@@ -133,9 +133,14 @@ def _encode(job: Job, encoder: Encoder, source: Source, blocks: BlockSet) -> Non
     done = len(source.table) - sum(stop - start for start, stop in pending)
     with job.console.progress(job.step.label, len(source.table), "images", done) as ticker:
         for (start, stop), block in zip(pending, _regroup(stream, pending), strict=True):
-            block["problem"] = np.array([problems.get(row, "").encode()[:PROBLEM_BYTES] for row in range(start, stop)])
+            block["problem"] = np.array([_cut_text(problems.get(row, "")) for row in range(start, stop)])
             blocks.put(start, block)
             ticker.advance(stop - start)
+
+
+def _cut_text(text: str) -> bytes:
+    """Return as much of a text as there is room for, in whole characters."""
+    return text.encode("utf-8", "replace")[:PROBLEM_BYTES].decode("utf-8", "ignore").encode()
 
 
 def _regroup(stream: Iterator[Any], pending: list[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:

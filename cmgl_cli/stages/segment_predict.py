@@ -15,6 +15,7 @@ from torch import nn
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
 from cmgl_cli.artifacts.disk import publish_file
 from cmgl_cli.datasets import Dataset, MaskValues, Sample, open_dataset
+from cmgl_cli.datasets.files import checked_name
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.heads.catalogue import build_decoder
@@ -334,6 +335,7 @@ def _write_mask(folder: Path, sample: Sample, labels: np.ndarray, dataset: Datas
     parts = PurePosixPath(sample.id).parts
     inner = PurePosixPath(*(parts[1:] if len(parts) > 1 else parts))
     image = values.encode(labels)
+    checked_name(str(inner), "the samples' ids")
     publish_file(folder / inner.with_suffix(".png"), partial(_save_png, image))
 
 

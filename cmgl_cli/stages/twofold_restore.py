@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from cmgl_cli.artifacts import Artifact, ArtifactWriter
+from cmgl_cli.artifacts import Artifact, ArtifactWriter, publish_bytes
 from cmgl_cli.datasets.stations import Restored, StationTable, diagnose, read_stations, write_restored
 from cmgl_cli.errors import InputError, UsageError, suggest
 from cmgl_cli.pipeline import Job, Prepared
@@ -353,7 +353,7 @@ def _summarize_restoration(artifact: Artifact, job: Job) -> None:
 
 def _draw(job: Job, figures: Mapping[str, Figure]) -> None:
     for name, figure in figures.items():
-        job.output.with_name(f"{job.output.stem}-{name}.png").write_bytes(png(figure))
+        publish_bytes(job.output.with_name(f"{job.output.stem}-{name}.png"), png(figure))
 
 
 def _export(artifact: Artifact, job: Job) -> tuple[Path, ...]:

@@ -11,8 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
-from cmgl_cli.artifacts import BlockSpec, create_artifact, open_artifact, partial_path, read_header
+from cmgl_cli.artifacts import (
+    BlockSpec,
+    clear_leftovers,
+    create_artifact,
+    open_artifact,
+    output_lock,
+    partial_path,
+    read_header,
+)
 from cmgl_cli.artifacts.digest import content_digest
+from cmgl_cli.artifacts.locking import lock_path
+from cmgl_cli.artifacts.writer import checkpoint_path
 from cmgl_cli.errors import CmglError, InputError, LockedError, OutputError
 from tests.artifacts import helpers
 
@@ -270,6 +280,18 @@ def test_flipped_bits_never_pass_verification(artifact):
             assert same, f"byte {place} changed data unnoticed"
         except CmglError:
             pass
+
+
+def test_what_a_kill_after_publishing_leaves_is_cleared_unless_somebody_writes(artifact):
+    strays = [lock_path(artifact), checkpoint_path(artifact), checkpoint_path(artifact).with_suffix(".new")]
+    for path in strays:
+        path.write_bytes(b"")
+    with output_lock(artifact):
+        clear_leftovers(artifact)
+        assert all(path.exists() for path in strays)
+    strays[0].write_bytes(b"")
+    clear_leftovers(artifact)
+    assert os.listdir(artifact.parent) == [artifact.name]
 
 
 def test_checkpoint_is_private_to_its_identity_and_goes_with_the_publish(tmp_path):

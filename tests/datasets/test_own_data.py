@@ -334,6 +334,15 @@ def test_npz_that_is_encrypted(tmp_path):
         open_dataset("npz", tmp_path / "locked.npz").samples()
 
 
+def test_npz_ids_that_climb_are_refused(tmp_path):
+    for name in ("../../elsewhere", "a/../../b", "a\0b", "\x1b[31m"):
+        arrays = {"images": np.zeros((12, 8, 8), np.uint8), "ids": np.array([f"{i}{name}" for i in range(12)])}
+        arrays["ids"][0] = name
+        np.savez(tmp_path / "mine.npz", **arrays)
+        with pytest.raises(InputError, match="no plain path"):
+            open_dataset("npz", tmp_path / "mine.npz").samples()
+
+
 def test_npz_pickles_are_never_run(tmp_path):
     flag = tmp_path / "ran"
 

@@ -90,6 +90,14 @@ def test_mistakes_are_named_with_their_place(tmp_path, name, content, message):
     assert name in str(caught.value) and caught.value.fix
 
 
+@pytest.mark.parametrize("name, content", [("t.json", r'{"cat": ["a\ud800b"]}'), ("t.yaml", r'cat: "a\0b"')])
+def test_halves_of_characters_and_nul_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match="half a character") as caught:
+        read_text_table(tmp_path / name)
+    assert "cat" in caught.value.where and name in caught.value.where
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no\.json"):
         read_json(tmp_path / "no.json")

@@ -14,7 +14,7 @@ from typing import Literal
 from cmgl_cli.datasets.stations.restored import Restored
 from cmgl_cli.datasets.stations.table import Source
 from cmgl_cli.datasets.stations.text import digest, read_bytes
-from cmgl_cli.errors import InputError, UsageError, suggest
+from cmgl_cli.errors import InputError, OutputError, UsageError, suggest
 
 Export = Literal["own", "csv", "netcdf"]
 _EXPORTS = ("own", "csv", "netcdf")
@@ -85,11 +85,17 @@ def _unchanged(path: Path, known: str) -> bytes:
 def _publish(path: Path, content: bytes, source: Source | None) -> Path:
     if source is not None and any(path.exists() and path.samefile(known) for known in source.paths if known.exists()):
         raise InputError("The output is the input", str(path), "name another file: observations are never overwritten")
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"the filled record cannot be written: {error.strerror}", str(path), "make room, or choose another place"
+        ) from error
     return path
