@@ -363,7 +363,7 @@ def is_current(job: Job) -> bool:
         return False
     try:
         prepared: Prepared = importlib.import_module(job.step.module).prepare(job)
-        return not _reasons(job.output, _identity(job, _read_inputs(job), prepared.digests))
+        return not _reasons(job, _identity(job, _read_inputs(job), prepared.digests))
     except CmglError:
         return False
 
