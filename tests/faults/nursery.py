@@ -131,7 +131,7 @@ def serve() -> None:
 
     from cmgl_cli.pipeline import STEPS
 
-    for room in {step.module for step in STEPS} | {"cmgl_cli.cli", "cmgl_cli.about", "cmgl_cli.reports.experiment"}:
+    for room in {step.module for step in STEPS} | {"cmgl_cli.cli", "cmgl_cli.about", "cmgl_cli.reports"}:
         importlib.import_module(room)
     state = _shared_state()
     answers = os.fdopen(os.dup(1), "w")
