@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from cmgl_cli.errors import UsageError, suggest
+from cmgl_cli.errors import CmglError, UsageError, suggest
 from cmgl_cli.experiments.journal import Journal
 
 Cell = Mapping[str, str | int | float]
@@ -196,5 +196,9 @@ def _timed(run: Callable[[Cell, Any], dict[str, float]], cell: Cell, data: Any) 
     torch.set_num_threads(1)
     with threadpool_limits(1):
         start = time.thread_time()
-        metrics = run(cell, data)
+        try:
+            metrics = run(cell, data)
+        except CmglError as error:
+            named = ", ".join(f"{key}={value}" for key, value in cell.items())
+            raise type(error)(error.what, f"cell {named}: {error.where}", error.fix) from error
         return cell, {**metrics, SECONDS: time.thread_time() - start}

@@ -92,3 +92,13 @@ def test_journal_lines_are_plain_json(journal):
     Journal(journal, SCOPE).add({"seed": 1}, {"error": np.float64(0.5), "none": np.nan})
     entry = json.loads(journal.read_text())
     assert entry == {"scope": SCOPE, "cell": {"seed": 1}, "metrics": {"error": 0.5, "none": None}}
+
+
+def refuses(cell, data):
+    raise UsageError("cannot", "here", "mend")
+
+
+def test_an_error_names_the_cell(journal):
+    experiment = Experiment("toy", "", 1, grid, refuses, (), "method", ("rate",), "error", "own", lambda r: Figure())
+    with pytest.raises(UsageError, match="cell rate=0.1, method=own, seed=0: here"):
+        run_cells(experiment, grid(Request()), None, Journal(journal, SCOPE))
