@@ -76,9 +76,13 @@ class Chain:
                 str(run.folder / FILES["features"]),
                 "name the data: --config FILE or --dataset NAME; or the experiment that has features: --name NAME",
             )
-        # plain dictionaries travel to other processes, mapping proxies do not
-        plain = replace(run, stages=dict(run.stages), dataset_options=dict(run.dataset_options))
-        return cls(plain, sources)
+        # what travels to other processes: plain dictionaries, and paths that hold in any folder
+        root = run.root.resolve() if run.root else None
+        places = {"artifacts": run.artifacts.resolve(), "root": root, "dataset_options": dict(run.dataset_options)}
+        return cls(
+            replace(run, stages=dict(run.stages), **places),
+            {role: path.absolute() for role, path in sources.items()},
+        )
 
     @property
     def cells(self) -> Path:

@@ -9,7 +9,7 @@ from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import graph_scores, selection_measures, unconfirmed_edges
 from cmgl_cli.experiments.prior_direction import RULES
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 OURS = "cross-attention"
 MAPPINGS = ("pca", "linear", OURS)
@@ -41,15 +41,15 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
 def figure(results: Results) -> Figure:
     """Draw accuracy, edges and unconfirmed edges, one row of panels a rule."""
     panels = [
-        BarPanel(f"{rule}: {title}", metric, "mapping", results.where(rule=rule))
+        DotPanel(f"{rule}: {title}", metric, "mapping", results.where(rule=rule), beside)
         for rule in results.values("rule")
-        for metric, title in (
-            ("accuracy", "accuracy"),
-            ("edges", "edges a class"),
-            ("unconfirmed", "edges the other half lacks"),
+        for metric, title, beside in (
+            ("accuracy", "accuracy", ""),
+            ("edges", "edges a class", ""),
+            ("unconfirmed", "edges the other half lacks", "by chance"),
         )
     ]
-    return bars_figure(panels, first=OURS)
+    return dots_figure(panels, first=OURS)
 
 
 MAPPING = Experiment(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import edge_counts, score_table
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 BOTH = "common + specific"
 METHODS: Mapping[str, str] = MappingProxyType(
@@ -54,10 +54,10 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
 def figure(results: Results) -> Figure:
     """Draw the accuracy of every matrix, one panel a kind of observation."""
     panels = [
-        BarPanel(f"{kind} observations", "accuracy", "matrix", results.where(observations=kind))
+        DotPanel(f"{kind} observations", "accuracy", "matrix", results.where(observations=kind))
         for kind in results.values("observations")
     ]
-    return bars_figure(panels, first=BOTH)
+    return dots_figure(panels, first=BOTH)
 
 
 MATRIX = Experiment(

@@ -6,7 +6,7 @@ from cmgl_cli.artifacts import open_artifact
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import edge_counts, graph_scores
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 POOLED = "one for all classes"
 SCOPES = {"none": "none", POOLED: "pooled", "one a class": "class"}
@@ -37,11 +37,11 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
 def figure(results: Results) -> Figure:
     """Draw accuracy and the pass rate after the transform, one row of panels a kind of observation."""
     panels = [
-        BarPanel(f"{kind} observations", metric, "transform", results.where(observations=kind))
+        DotPanel(f"{kind} observations", metric, "transform", results.where(observations=kind))
         for kind in results.values("observations")
         for metric in ("accuracy", "pass after")
     ]
-    return bars_figure(panels, first=POOLED, columns=2)
+    return dots_figure(panels, first=POOLED, columns=2)
 
 
 NONPARANORMAL = Experiment(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import edge_counts, graph_scores, training_accuracy
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 JOINT = "joint"
 METHODS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -46,8 +46,8 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
 def figure(results: Results) -> Figure:
     """Draw accuracy, generalisation gap and the share of common edges."""
     names = {"accuracy": "accuracy", "gap": "training minus test accuracy", "common ratio": "share of common edges"}
-    panels = [BarPanel(title, metric, "method", results) for metric, title in names.items()]
-    return bars_figure(panels, first=JOINT)
+    panels = [DotPanel(title, metric, "method", results) for metric, title in names.items()]
+    return dots_figure(panels, first=JOINT)
 
 
 OPTIMISATION = Experiment(

@@ -16,7 +16,7 @@ from cmgl_cli.artifacts import open_artifact, publish_file
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import graph_scores, selection_measures
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 SHUFFLED = "shuffled text"
 DIRECTIONS = ("text-to-image", "image-to-text", "self", "none", SHUFFLED)
@@ -75,11 +75,11 @@ def shuffled(chain: Chain, prior: Path, seed: int) -> Path:
 def figure(results: Results) -> Figure:
     """Draw k* and the share of classes that reject the prior, one row of panels a rule."""
     panels = [
-        BarPanel(f"{rule}: {name}", metric, "direction", results.where(rule=rule))
+        DotPanel(f"{rule}: {name}", metric, "direction", results.where(rule=rule))
         for rule in results.values("rule")
         for metric, name in (("k*", "sharpness chosen"), ("k* = 0", "classes that reject it"), ("accuracy", "accuracy"))
     ]
-    return bars_figure(panels, first="text-to-image")
+    return dots_figure(panels, first="text-to-image")
 
 
 PRIOR_DIRECTION = Experiment(

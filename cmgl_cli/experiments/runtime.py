@@ -18,7 +18,7 @@ from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.graphs import Nonparanormal, fit_joint, penalty_scale
 from cmgl_cli.heads import GraphDiscriminant
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 ENCODED = 64
 TOTAL, EACH = "seconds of the module", "seconds an item"
@@ -112,7 +112,7 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
 
 def figure(results: Results) -> Figure:
     """Draw CPU seconds by module."""
-    return bars_figure([BarPanel("CPU seconds, one thread", TOTAL, "module", results)])
+    return dots_figure([DotPanel("CPU seconds, one thread", TOTAL, "module", results)])
 
 
 RUNTIME = Experiment(

@@ -102,6 +102,8 @@ def _mean_and_spread(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return "-"
+    if known.mean() >= 10:  # counts: edges, images
+        return f"{known.mean():.1f}" if known.size == 1 else f"{known.mean():.1f} ± {known.std():.1f}"
     mean = f"{known.mean():.4f}" if known.mean() < 1 else f"{known.mean():.3f}"
     return mean if known.size == 1 else f"{mean} ± {known.std():.4f}"
 

@@ -21,7 +21,7 @@ from cmgl_cli.experiments.prior_direction import RULES
 from cmgl_cli.graphs import attention_prior, summarize_prior
 from cmgl_cli.nodes.bridge import Bridged, bridge
 from cmgl_cli.nodes.distillation import Distiller
-from cmgl_cli.reports.ablation_figures import BarPanel, bars_figure
+from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 RENDERED, OTHER, NONE = "rendered", "text encoder", "none"
 
@@ -125,11 +125,11 @@ def mean_overlap(seen: Bridged, labels: np.ndarray, n_classes: int) -> np.ndarra
 def figure(results: Results) -> Figure:
     """Draw accuracy and k*, one row of panels a rule."""
     panels = [
-        BarPanel(f"{rule}: {title}", metric, "encoding", results.where(rule=rule))
+        DotPanel(f"{rule}: {title}", metric, "encoding", results.where(rule=rule))
         for rule in results.values("rule")
         for metric, title in (("accuracy", "accuracy"), ("k*", "sharpness chosen"))
     ]
-    return bars_figure(panels, first=RENDERED, columns=2)
+    return dots_figure(panels, first=RENDERED, columns=2)
 
 
 TEXT_ENCODING = Experiment(

@@ -1,4 +1,4 @@
-"""Figures of ablations: bars with every seed as a dot, panel beside panel, and a map of two penalties."""
+"""Figures of ablations: means with every seed as a dot, panel beside panel, and a map of two penalties."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,36 +6,42 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cmgl_cli.reports.experiment_figures import Measured
 from cmgl_cli.reports.style import BLUE, INK, MUTED, ORANGE, SEQUENTIAL, new_figure, styled
 
 
 @dataclass(frozen=True)
-class BarPanel:
-    """One set of axes with a bar for every value of a parameter.
+class DotPanel:
+    """One set of axes with a row for every value of a parameter.
 
     Attributes
     ----------
     title, metric : str
         `metric` is drawn to the right.
     against : str
-        The parameter whose values are the bars.
+        The parameter whose values are the rows.
     results : Measured
+    beside : str
+        A metric drawn as a grey bar beside the first, to compare with.
     """
 
     title: str
     metric: str
     against: str
     results: Measured
+    beside: str = ""
 
 
-def bars_figure(panels: Sequence[BarPanel], *, first: str = "", columns: int = 3) -> Figure:
-    """Draw one bar a value, its mean and standard deviation, and every repetition as a dot.
+def dots_figure(panels: Sequence[DotPanel], *, first: str = "", columns: int = 3) -> Figure:
+    """Draw mean, standard deviation and every repetition of every row.
+
+    Dots and not bars: differences are small against the values, and a bar that does not start at 0 misleads.
 
     Parameters
     ----------
-    panels : sequence of BarPanel
+    panels : sequence of DotPanel
     first : str
         The value drawn in the other colour.
     columns : int
@@ -44,40 +50,41 @@ def bars_figure(panels: Sequence[BarPanel], *, first: str = "", columns: int = 3
     width, rows = min(columns, len(panels)), -(-len(panels) // columns)
     most = max(len(panel.results.values(panel.against)) for panel in panels)
     with styled():
-        figure = new_figure(4.6 * width, (0.36 * most + 1.1) * rows)
+        figure = new_figure(4.6 * width, (0.32 * most + 1.1) * rows)
         grid = figure.subplots(rows, width, squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=False):
-            _bars(axes, panel, first)
+            _rows(axes, panel, first)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
     return figure
 
 
-def _bars(axes: Axes, panel: BarPanel, first: str) -> None:
+def _rows(axes: Axes, panel: DotPanel, first: str) -> None:
     names = panel.results.values(panel.against)
-    columns = [panel.results.where(**{panel.against: name}).column(panel.metric) for name in names]
-    columns = [values[np.isfinite(values)] for values in columns]
-    for place, (name, values) in enumerate(zip(names, columns, strict=True)):
+    for place, name in enumerate(names):
+        part = panel.results.where(**{panel.against: name})
+        values = _known(part.column(panel.metric))
         if not values.size:
-            axes.text(0, place, " not measured", va="center", color=MUTED, fontsize=8.5)
+            axes.text(0.02, place, "does not apply", transform=axes.get_yaxis_transform(), va="center", color=MUTED)
             continue
-        own = str(name) == first
-        axes.barh(place, values.mean(), 0.62, color=ORANGE if own else BLUE, alpha=0.85)
-        if values.size > 1:
-            axes.errorbar(values.mean(), place, xerr=values.std(), color=INK, capsize=2.5, linewidth=1)
-        axes.plot(values, np.full(values.size, place), "o", color=INK, markersize=2.6, alpha=0.7)
+        colour = ORANGE if str(name) == first else BLUE
+        axes.errorbar(
+            values.mean(), place, xerr=values.std(), fmt="o", color=colour, markersize=7, capsize=3, linewidth=1.6
+        )
+        axes.plot(values, np.full(values.size, place + 0.22), "o", color=INK, markersize=2.6, alpha=0.7)
+        other = _known(part.column(panel.beside)) if panel.beside else values[:0]
+        if other.size:
+            axes.plot(other.mean(), place, "|", color=MUTED, markersize=16, markeredgewidth=2, label=panel.beside)
     axes.set_yticks(range(len(names)), [str(name) for name in names])
-    axes.invert_yaxis()
-    axes.set(title=panel.title, xlabel=panel.metric)
-    axes.grid(axis="x")
-    _zoom(axes, np.concatenate([values for values in columns if values.size] or [np.zeros(1)]))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set(title=panel.title, xlabel=f"{panel.metric} (grey: {panel.beside})" if panel.beside else panel.metric)
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.grid(axis="both")
 
 
-def _zoom(axes: Axes, values: np.ndarray) -> None:
-    """Cut the axis where the differences would drown; bars then start at a value that the axis shows."""
-    low, high = float(values.min()), float(values.max())
-    if low > 0 and high - low < 0.4 * high:
-        axes.set_xlim(max(0.0, low - 1.2 * (high - low) - 1e-3), high + 0.15 * (high - low) + 1e-3)
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def map_figure(panels: Sequence[tuple[str, Measured, str]], x: str, y: str) -> Figure:
