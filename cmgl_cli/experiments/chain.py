@@ -77,12 +77,14 @@ class Chain:
                 "name the data: --config FILE or --dataset NAME; or the experiment that has features: --name NAME",
             )
         # what travels to other processes: plain dictionaries, and paths that hold in any folder
-        root = run.root.resolve() if run.root else None
-        places = {"artifacts": run.artifacts.resolve(), "root": root, "dataset_options": dict(run.dataset_options)}
-        return cls(
-            replace(run, stages=dict(run.stages), **places),
-            {role: path.absolute() for role, path in sources.items()},
+        portable = replace(
+            run,
+            artifacts=run.artifacts.resolve(),
+            root=run.root.resolve() if run.root else None,
+            dataset_options=dict(run.dataset_options),
+            stages=dict(run.stages),
         )
+        return cls(portable, {role: path.absolute() for role, path in sources.items()})
 
     @property
     def cells(self) -> Path:
