@@ -236,6 +236,41 @@ def _shrunken_start(task, x, inverse, room):
 
 
 @njit(cache=True, nogil=True)
+def empty_graph(task, x):
+    """Write the best X without edges; return the objective there."""
+    x[:] = 0.0
+    value = float(len(x))
+    for i in range(len(x)):
+        level = task.sigma[i, i] + task.limit[i, i]
+        x[i, i] = 1.0 / level
+        value += np.log(level)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def first_edges(task, x, step, work):
+    """Write an empty graph's Newton step, as far as it descends, to ``x``, factored to ``work``; return the objective.
+
+    W is diagonal there, so that the model's minimiser is -T_ij / (T_ii T_jj).
+    """
+    value, trial, size = empty_graph(task, x), np.inf, 1.0
+    for i in range(len(x)):
+        for j in range(len(x)):
+            target, bound = task.sigma[i, j], task.limit[i, j]
+            step[i, j] = -x[i, i] * x[j, j] * (max(target - bound, 0.0) + min(target + bound, 0.0))
+        step[i, i] = 0.0
+    for _ in range(HALVINGS):
+        trial = try_step(task, x, step, size, work)
+        if trial <= value + ROUNDING * max(1.0, abs(value)):
+            break
+        size *= 0.5
+    for i in range(len(x)):
+        for j in range(len(x)):
+            x[i, j] += size * step[i, j]
+    return trial
+
+
+@njit(cache=True, nogil=True)
 def _value_at(task, x, room, work):
     """Return the objective at X, or infinity; ``work`` is X factored."""
     room.step[:] = 0.0
@@ -243,19 +278,14 @@ def _value_at(task, x, room, work):
 
 
 @njit(cache=True, nogil=True)
-def _first_point(task, x, started, work, room):
-    """Make ``x`` positive definite unless it is: return the objective there and whether a step was taken."""
-    if started:
-        return _value_at(task, x, room, work), 0
+def _first_point(task, x, work, room):
+    """Take the first step from nothing to ``x``; return the objective there."""
     x[:] = 0.0
     if _shrunken_start(task, x, work, room):
         value = _value_at(task, x, room, work)
         if value < np.inf:
-            return value, 1
-    x[:] = 0.0
-    for i in range(len(x)):
-        x[i, i] = 1.0 / (task.sigma[i, i] + task.limit[i, i])
-    return _value_at(task, x, room, work), 0
+            return value
+    return first_edges(task, x, room.step, work)
 
 
 @njit(cache=True, nogil=True)
@@ -287,7 +317,13 @@ def descend(task, x, started, tol, max_iter, room):
     room : Room
     """
     inverse, work = np.empty_like(x), np.empty_like(x)
-    value, steps = _first_point(task, x, started, inverse, room)
+    steps = 0
+    if not started and max_iter > 0:
+        value, steps = _first_point(task, x, inverse, room), 1
+    else:
+        if not started:
+            empty_graph(task, x)
+        value = _value_at(task, x, room, inverse)
     if value == np.inf:
         return steps, value, -np.inf, inverse
     invert(inverse)

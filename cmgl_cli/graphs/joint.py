@@ -105,8 +105,8 @@ def fit_joint(  # noqa: PLR0913 (the published signature)
     if solver not in SOLVERS:
         raise UsageError("unknown solver", f"solver = {solver!r}", suggest(solver, SOLVERS))
     if solver in ("auto", "active-set") and not penalize_diagonal and class_weights is None:
-        levels = (rho, gamma, ridge, weight_floor, tol)
-        fit = fit_one_class(covariances, weights, levels, initial, max_iter, solver == "active-set")
+        levels, limits = (rho, gamma, ridge, weight_floor), (tol, max_iter)
+        fit = fit_one_class(covariances, weights, levels, initial, limits, solver == "active-set")
         if fit is not None:
             return fit
     problem = make_problem(covariances, weights, rho, gamma, penalize_diagonal, class_weights, ridge, weight_floor)

@@ -14,18 +14,19 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmgl_cli.graphs.active_set import Task, descend, make_room
+from cmgl_cli.graphs.active_set import Task, descend, first_edges, make_room
 from cmgl_cli.graphs.admm import Iterate
 from cmgl_cli.graphs.audit import admissible, components
 from cmgl_cli.graphs.certificate import Certificate, Problem
-from cmgl_cli.graphs.descent import solve_splitting
-from cmgl_cli.graphs.lapack import factor
+from cmgl_cli.graphs.descent import CHUNK, FIRST_CHECK, HANDOVER, SPLITTING_STEPS, relative_gap, solve_splitting
+from cmgl_cli.graphs.lapack import factor, invert
 from cmgl_cli.graphs.result import JointResult, Step
+from cmgl_cli.graphs.splitting import Splitting
 
 # Below this variance of the eigenvalues of a correlation matrix active sets win, above it splitting (docs/graphs.md).
 SPREAD = 1.0
-DECLINED = -1
 MAX_STEPS = 50
+ROUGH = 1.0
 NO_START = np.empty((0, 0))
 
 
@@ -161,64 +162,103 @@ def _split(x, specific, rho):
 
 
 @njit(cache=True, nogil=True)
-def _fit(sigma, weight, levels, start, max_iter, forced):
-    """Check, screen, solve and split; see `fit_one_class`. `DECLINED` steps: one for the general route.
-
-    ``levels``: rho, gamma, ridge, weight floor, tol.
-    """
-    rho, gamma, ridge, floor, tol = levels
+def _prepare(sigma, weight, levels):
+    """Check the input; return whether all is well, Sigma and gamma W symmetrised, lambda, components and the spread."""
+    rho, gamma, ridge, floor = levels
     p = sigma.shape[1]
-    covariance, specific, labels = np.empty((1, p, p)), np.empty((1, p, p)), np.zeros(p, np.int64)
-    nothing = covariance[0]
-    declined = (DECLINED, np.inf, -np.inf, np.inf, 0)
-    if np.isnan(factor(start.copy())) or not admissible(
-        sigma, weight, ridge, floor, np.array([gamma]), covariance, specific
-    ):
-        return nothing, nothing, nothing, nothing, labels, declined
-    if not forced and spread(covariance[0]) >= SPREAD:
-        return nothing, nothing, nothing, nothing, labels, declined
+    covariance, specific = np.empty((1, p, p)), np.empty((1, p, p))
+    if not admissible(sigma, weight, ridge, floor, np.array([gamma]), covariance, specific):
+        return False, covariance[0], specific[0], covariance[0], np.zeros(p, np.int64), np.inf
     limit = _limits(specific[0], rho)
     labels = components(covariance, np.ones(1), limit.reshape(1, p, p), limit)
-    task, allowed = Task(covariance[0], limit), min(max_iter, MAX_STEPS)
-    x = start.copy() if start.size > 0 else np.zeros((p, p))
-    dual, (steps, value, bound, residual) = solve_task(task, labels, x, start.size > 0, tol, allowed)
-    common, own, edges = _split(x, specific[0], rho)
-    if not value - bound <= tol * max(1.0, abs(value)) and steps < max_iter:
-        steps = DECLINED
-    return x, common, own, dual, labels, (steps, value, bound, residual, edges)
+    return True, covariance[0], specific[0], limit, labels, spread(covariance[0])
+
+
+@njit(cache=True, nogil=True)
+def _by_active_set(task, labels, start, tol, max_iter):
+    """Return X, D and (steps, objective, dual bound, residual); an infinite objective: a bad start."""
+    if np.isnan(factor(start.copy())):
+        return start, start, (0, np.inf, -np.inf, np.inf)
+    x = start.copy() if start.size > 0 else np.zeros_like(task.sigma)
+    dual, numbers = solve_task(task, labels, x, start.size > 0, tol, max_iter)
+    return x, dual, numbers
+
+
+@njit(cache=True, nogil=True)
+def _rough_start(task):
+    """Return a first guess of X [1, p, p] and of D."""
+    x, dual, work = np.empty_like(task.sigma), np.empty_like(task.sigma), np.empty_like(task.sigma)
+    first_edges(task, x, dual, work)
+    invert(work)
+    _feasible(task, work, dual)
+    return x.reshape(1, *x.shape), dual.reshape(1, *x.shape)
+
+
+@njit(cache=True, nogil=True)
+def _residual_of(task, x):
+    """Return `_residual` where the inverse is not at hand."""
+    work = x.copy()
+    factor(work)
+    invert(work)
+    return _residual(task, x, work)
+
+
+def _by_splitting(task: Task, tol: float, max_iter: int, began: float) -> tuple[Any, Any, Any, list[Step]]:
+    """Return X, D, (steps, objective, dual bound, residual) and the history."""
+    levels, (start, dual) = task.limit[None], _rough_start(task)
+    splitting = Splitting(task.sigma[None], levels, task.limit, np.ones(1), start, dual, ROUGH)
+    limit, due, taken, history = min(max_iter, SPLITTING_STEPS), FIRST_CHECK, 0, []
+    value, bound = np.inf, -np.inf
+    while taken < limit and relative_gap(value, bound) > tol:
+        steps = min(CHUNK, limit - taken)
+        residual, taken = splitting.advance(steps), taken + steps
+        if residual <= due or taken == limit:
+            value, bound = splitting.certificate()
+            history.append(Step(taken, value, bound, value - bound, time.process_time() - began))
+            due = 0.5 * residual
+    x = splitting.precision()[0]
+    return x, splitting.dual()[0], (taken, value, bound, _residual_of(task, x)), history
 
 
 def fit_one_class(
-    covariances: Any, weights: Any, levels: tuple[Any, ...], initial: Any, max_iter: int, forced: bool
+    covariances: Any, weights: Any, levels: tuple[Any, ...], initial: Any, limits: tuple[float, int], forced: bool
 ) -> JointResult | None:
-    """Return the fit of one class by active sets, or None where the general route of `fit_joint` is to take it.
+    """Return the fit of one class, or None where the general route of `fit_joint` is to take it.
 
     Parameters
     ----------
     covariances : array [p, p] or [1, p, p]
     weights : float or array [p, p] or [1, p, p]
-    levels : (rho, gamma, ridge, weight floor, tol)
+    levels : (rho, gamma, ridge, weight floor)
     initial : JointResult or array, optional
-    max_iter : int
+    limits : (tol, max_iter)
     forced : bool
         Whether active sets are asked for; otherwise only where they win.
     """
-    began = time.process_time()
-    sigma = _stacked(covariances)
-    given = tuple(_number(level) for level in levels)
+    began, (tol, max_iter) = time.process_time(), limits
+    sigma, given = _stacked(covariances), tuple(_number(level) for level in levels)
     if sigma is None or not all(0.0 <= level < np.inf for level in given):
         return None
-    weight = np.full((1, 1, 1), weights, np.float64) if isinstance(weights, (int, float)) else _stacked(weights)
-    if weight is not None and weight.size == 1:
-        weight = np.full(sigma.shape, weight.item())
+    weight = _weight(weights, sigma.shape)
     start = NO_START if initial is None else _start(initial)
-    if weight is None or weight.shape != sigma.shape or start is None or start.shape not in ((0, 0), sigma.shape[1:]):
+    if weight is None or start is None or start.shape not in ((0, 0), sigma.shape[1:]):
         return None
-    x, common, own, dual, labels, numbers = _fit(sigma, weight, given, start, max_iter, forced)
-    steps, value, bound, residual, edges = numbers
-    if steps == DECLINED:
+    well, covariance, specific, limit, labels, width = _prepare(sigma, weight, given)
+    task = Task(covariance, limit)
+    history: list[Step] = []
+    if not well:
         return None
-    tol, gap, scale = given[-1], value - bound, max(1.0, abs(value))
+    if forced or width < SPREAD:
+        x, dual, numbers = _by_active_set(task, labels, start, float(tol), min(max_iter, MAX_STEPS))
+    elif initial is None and tol >= HANDOVER and max_iter > 0 and not labels.any():
+        x, dual, numbers, history = _by_splitting(task, tol, max_iter, began)
+    else:
+        return None
+    steps, value, bound, residual = numbers
+    gap, scale = value - bound, max(1.0, abs(value))
+    if value == np.inf or (gap > tol * scale and steps < max_iter):
+        return None
+    common, own, edges = _split(x, specific, given[0])
     seconds = time.process_time() - began
     return JointResult(
         precision=x[None],
@@ -231,14 +271,22 @@ def fit_one_class(
         kkt_residual=residual,
         n_iter=steps,
         converged=gap <= tol * scale,
-        solver="active-set",
+        solver="splitting" if history else "active-set",
         edges=(edges,),
         components=labels,
         seconds=seconds,
-        history=(Step(steps, value, bound, gap, seconds),),
+        history=tuple(history) or (Step(steps, value, bound, gap, seconds),),
         tol=tol,
         dual=dual[None],
     )
+
+
+def _weight(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+    """Return W [1, p, p], or None for anything but a number or one matrix in double precision."""
+    if isinstance(weights, (int, float)):
+        return np.full(shape, weights, np.float64)
+    weight = _stacked(weights)
+    return weight if weight is not None and weight.shape == shape else None
 
 
 def _number(level: Any) -> float:

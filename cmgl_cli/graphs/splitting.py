@@ -325,10 +325,19 @@ class Splitting:
         Positive definite.
     dual : ndarray [C, p, p], optional
         Start of the dual variable alpha (Omega^{-1} - Sigma).
+    balance : float
+        Where a dual is given: mu over its norm against that of the start.
     """
 
     def __init__(  # noqa: PLR0913 (the problem as the kernels take it)
-        self, sigma: Array, weight: Array, rho: Array, alpha: Array, start: Array, dual: Array | None = None
+        self,
+        sigma: Array,
+        weight: Array,
+        rho: Array,
+        alpha: Array,
+        start: Array,
+        dual: Array | None = None,
+        balance: float = WARM,
     ):
         self.sigma, self.rho, self.alpha = sigma, pack(rho[None])[0], alpha
         n_classes, p = sigma.shape[:2]
@@ -343,7 +352,7 @@ class Splitting:
             free = pack(dual)
             prox_packed(free, bound, self.rho, 1.0, point, common)
             feasible = free - point
-            mu = WARM * float(np.sqrt((np.vdot(feasible, feasible) + 1e-8) / np.vdot(x, x)))
+            mu = balance * float(np.sqrt((np.vdot(feasible, feasible) + 1e-8) / np.vdot(x, x)))
             point = x + feasible / mu
         self.state = State(
             point, x, common, x.copy(), np.empty(shape), bound, np.full(n_classes, np.inf),

@@ -168,3 +168,23 @@ def test_what_it_cannot_do_is_said():
     with pytest.raises(ValueError, match="not symmetric"):
         fit_joint(sigma[0] + np.triu(np.ones((10, 10)), 1), 0.5, 0.1, 0.1)
     assert fit_joint(sigma[0].tolist(), 0.5, 0.1, 0.1).converged  # lists take the general route
+
+
+def test_auto_takes_splitting_for_strong_correlation_and_the_same_certificate():
+    sigma, weights = larger(9, factors=3)
+    kept = sigma.copy()
+    fit = fit_joint(sigma, weights, 0.3, 0.1)
+    general = fit_joint(torch.tensor(sigma), torch.tensor(weights), 0.3, 0.1)
+    assert fit.solver == general.solver == "splitting" and fit.converged and len(fit.history) > 0
+    found = certify(torch.tensor(fit.precision), make_problem(sigma, weights, 0.3, 0.1))
+    assert fit.objective == pytest.approx(found.objective, rel=1e-12)
+    assert fit.kkt_residual == pytest.approx(found.kkt_residual, rel=1e-6)
+    assert abs(fit.objective - general.objective) <= 2e-6 * max(1, abs(fit.objective))
+    lifted = np.linalg.slogdet(sigma[0] + fit.dual[0])[1] + 40
+    assert lifted == pytest.approx(fit.dual_objective, rel=1e-12)
+    precise = fit_joint(sigma, weights, 0.3, 0.1, tol=1e-10)  # beyond what splitting alone reaches quickly
+    assert precise.converged and precise.relative_gap <= 1e-10
+    assert fit_joint(sigma, weights, 0.3, 0.1, max_iter=3, tol=1e-9).n_iter == 3
+    again = fit_joint(sigma, weights, 0.3, 0.1)
+    np.testing.assert_array_equal(again.precision, fit.precision)
+    np.testing.assert_array_equal(sigma, kept)
