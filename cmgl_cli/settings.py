@@ -13,6 +13,19 @@ from typing import Any, Literal
 DEFAULT_ENCODER = "google/siglip2-base-patch16-224"
 GRID = (0.01, 0.05, 0.1, 0.2)
 SHARPNESSES = (0, 1, 2, 5, 10, 20, 50)
+# by name, because what they need takes a second to import; a test holds the list against the experiments there are
+EXPERIMENTS = (
+    "text-encoding",
+    "mapping",
+    "nonparanormal",
+    "optimisation",
+    "matrix",
+    "prior-direction",
+    "sensitivity",
+    "runtime",
+    "twofold-synthetic",
+    "twofold-stations",
+)
 
 
 def option(
@@ -347,7 +360,7 @@ class ExperimentConfig:
     Ablations take their data and all settings that they do not vary from --config or --dataset.
     """
 
-    experiment: str = option("", "Which one; --list shows all.", positional=True)
+    experiment: str = option("", "Which one; --list says what each is about.", choices=EXPERIMENTS, positional=True)
     input: tuple[Path, ...] = option((), "Station records, as for twofold-restore.", results=False)
     stations: Path | None = _path("Station table: CSV with station,latitude,longitude,elevation.")
     exclude: tuple[str, ...] = option((), "Leave these stations out.")

@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from cmgl_cli import experiments, settings
 from cmgl_cli.cli import app
 from cmgl_cli.completion import files
 
@@ -31,6 +32,11 @@ def test_commands_datasets_and_words_are_offered(folder):
     assert offered("cmgl extract --dataset voc") == ["voc2012"]
     assert offered("cmgl datasets cifar") == ["cifar10", "cifar100"]
     assert offered("cmgl prior --direction te") == ["text-to-image"]
+    assert offered("cmgl experiment two") == ["twofold-synthetic", "twofold-stations"]
+
+
+def test_the_experiments_offered_are_those_there_are():
+    assert tuple(experiments.EXPERIMENTS) == settings.EXPERIMENTS
 
 
 def test_only_finished_artifacts_are_offered(folder):
