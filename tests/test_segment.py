@@ -320,7 +320,7 @@ def test_the_report_shows_scores_and_pictures(work):
     html = write_report([run_of_config(run)], run.folder / "report.html").page
     text = html.with_suffix(".md").read_text()
     assert "Which pixel is what?" in text and "hybrid, without edges" in text
-    assert (html.parent / "report-figures" / "segmentation-overlay.png").exists()
+    assert (html.parent / "report-figures" / "segmentation.png").exists()
 
 
 def test_until_runs_what_is_needed_and_no_more():

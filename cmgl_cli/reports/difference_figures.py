@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from cmgl_cli.reports.graph_figures import DASHES, draw_circle
-from cmgl_cli.reports.style import BLUE, INK, ORANGE, SERIES, new_figure, styled
+from cmgl_cli.reports.graph_figures import draw_circle
+from cmgl_cli.reports.style import BLUE, DASHES, INK, ORANGE, SERIES, new_figure, styled
 
 
 def difference_figure(

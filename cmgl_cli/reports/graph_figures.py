@@ -11,14 +11,23 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from cmgl_cli.reports.style import BLUE, DIVERGING, INK, MUTED, ORANGE, SEQUENTIAL, image_axes, new_figure, styled
+from cmgl_cli.reports.style import (
+    BLUE,
+    DASHES,
+    DIVERGING,
+    INK,
+    MUTED,
+    ORANGE,
+    SEQUENTIAL,
+    image_axes,
+    new_figure,
+    styled,
+)
 
 MOST_EDGES = 45
 """Edges drawn in one circle; of more, the strongest are drawn and the title says so."""
 COLUMNS = 3
 """Panels side by side: more would be too small to read on a page."""
-DASHES = (0, (2.2, 0.9))
-"""Line style of negative edges, so that their sign does not hang on colour alone."""
 
 
 def node_order(strength: NDArray) -> NDArray:

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from cmgl_cli.reports.attention_figures import overlay, rgb_picture
-from cmgl_cli.reports.style import BLUE, INK, MUTED, ORANGE, image_axes, new_figure, styled
+from cmgl_cli.reports.style import BLUE, DASHES, INK, MUTED, ORANGE, image_axes, new_figure, styled
 
 OPACITY = 0.6
 """Opacity of a label over its picture."""
@@ -154,7 +154,7 @@ def graph_on_image_figure(
             image_axes(axes)
         handles = [
             Line2D([], [], color=ORANGE, linewidth=3, label="positive edge"),
-            Line2D([], [], color=BLUE, linewidth=3, label="negative edge"),
+            Line2D([], [], color=BLUE, linewidth=3, linestyle=DASHES, label="negative edge"),
             Line2D([], [], color=INK, marker="o", linestyle="", label="node (large: focused)"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
@@ -214,7 +214,7 @@ def _draw_edges(axes: Axes, centres: NDArray, graph: NDArray, strongest: float, 
         [(centres[i], centres[j]) for i, j in zip(rows, cols, strict=True)],
         colors=[ORANGE if value > 0 else BLUE for value in values],
         linewidths=0.8 + 4 * np.abs(values) / strongest,
+        linestyles=["-" if value > 0 else DASHES for value in values],
         alpha=0.8,
-        capstyle="round",
     )
     axes.add_collection(lines)

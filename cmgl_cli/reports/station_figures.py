@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.errors import UsageError, suggest
-from cmgl_cli.reports.style import BLUE, DIVERGING, INK, MUTED, ORANGE, RULE, SERIES, image_axes, new_figure, styled
+from cmgl_cli.reports.style import (
+    BLUE,
+    DASHES,
+    DIVERGING,
+    INK,
+    MUTED,
+    ORANGE,
+    RULE,
+    SERIES,
+    image_axes,
+    new_figure,
+    styled,
+)
 
 Z90 = 1.645
 MOST_EDGES = 400
@@ -125,7 +137,9 @@ def modality_figure(weights: NDArray, variables: Sequence[str]) -> Figure:
         figure.colorbar(image, ax=left, shrink=0.8, label="edge weight")
         left.set_title("Signed graph between variables")
         _network(right, weights, variables)
-        right.set_title("blue: move against each other, orange: together", fontsize=9, fontweight="normal", color=MUTED)
+        right.set_title(
+            "dashed blue: move against each other, orange: together", fontsize=9, fontweight="normal", color=MUTED
+        )
     return figure
 
 
@@ -138,7 +152,8 @@ def _network(axes: Axes, weights: NDArray, variables: Sequence[str]) -> None:
     for i, j in zip(rows, columns, strict=True):
         strength = abs(weights[i, j]) / limit
         colour = ORANGE if weights[i, j] > 0 else BLUE
-        axes.plot(*places[[i, j]].T, color=colour, linewidth=0.6 + 6 * strength, solid_capstyle="round", zorder=1)
+        style = "-" if weights[i, j] > 0 else DASHES
+        axes.plot(*places[[i, j]].T, color=colour, linewidth=0.6 + 6 * strength, linestyle=style, zorder=1)
     axes.scatter(places[:, 0], places[:, 1], s=90, color="white", edgecolor=INK, linewidth=1.2, zorder=2)
     for place, name in zip(places, variables, strict=True):
         axes.text(1.4 * place[0], 1.3 * place[1], name, ha="center", va="center")

@@ -20,6 +20,8 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 """Okabe and Ito's blue and vermilion: told apart under every common colour blindness, and in grey."""
 INK, MUTED, RULE = "#1f2933", "#5f6c7b", "#d5dae1"
 SERIES = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
+DASHES = (0, (2.2, 0.9))
+"""Line style of negative edges, so that their sign does not hang on colour alone."""
 TINTS = (
     (0, 114, 178),
     (230, 159, 0),
@@ -115,5 +117,9 @@ def slim(data: bytes, *, dither: bool = False) -> bytes:
 
 
 def _reduced(picture: Image.Image, dither: Image.Dither) -> Image.Image:
+    """Return the picture in 256 colours, white among them: paper must stay white."""
     palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colours = palette.getpalette() or []
+    lightest = max(range(len(colours) // 3), key=lambda i: sum(colours[3 * i : 3 * i + 3]))
+    palette.putpalette([*colours[: 3 * lightest], 255, 255, 255, *colours[3 * lightest + 3 :]])
     return picture.quantize(256, palette=palette, dither=dither)

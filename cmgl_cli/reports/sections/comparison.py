@@ -205,7 +205,7 @@ def _sentence(kind: str, ours: float, clauses: Sequence[tuple[float, str, bool]]
 
 
 def _points(gain: float) -> str:
-    return f"({-100 * gain:+.1f} points)"
+    return f"({-100 * gain:+.1f} points)" if abs(gain) >= 0.0005 else "(no difference)"
 
 
 def beyond_chance(one: float, other: float, n_samples: int) -> bool:

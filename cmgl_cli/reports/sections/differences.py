@@ -10,7 +10,7 @@ from cmgl_cli.reports.difference_figures import difference_figure
 from cmgl_cli.reports.material import Run
 from cmgl_cli.reports.page import Section, Table
 from cmgl_cli.reports.sections.model import Node, View, describe_nodes, order_of, view
-from cmgl_cli.reports.sections.parts import figure, first
+from cmgl_cli.reports.sections.parts import figure, first, signed
 
 EDGES_LISTED = 12
 FORMULA = (
@@ -129,7 +129,7 @@ def _shares(parts: DivergenceParts) -> Table:
     for name, matrix in (("the graphs differ", parts.structure), ("the means differ", parts.means)):
         own = float(np.diagonal(matrix).sum())
         between = float(np.triu(matrix, 1).sum())
-        rows.append([name, f"{own:+.3g}", f"{between:+.3g}", f"{own + between:+.3g}"])
+        rows.append([name, *(signed(value) for value in (own, between, own + between))])
     columns = ("because", "single nodes, nats", "edges, nats", "together, nats")
     return Table(columns, rows, "What the divergence J is made of")
 
@@ -155,8 +155,8 @@ def _table(
             f"{i} – {j}",
             f"{nodes[i].words or i}; {nodes[j].words or j}",
             *(f"{matrix[i, j]:+.2f}" for matrix in partial),
-            f"{parts.structure[i, j]:+.2g}",
-            f"{parts.means[i, j]:+.2g}",
+            signed(parts.structure[i, j]),
+            signed(parts.means[i, j]),
         ]
         for i, j in edges
     ]

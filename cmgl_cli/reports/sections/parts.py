@@ -49,3 +49,10 @@ def shortened(table: Table, most: int = ROWS_SHOWN) -> Table:
     caption = f"{table.caption} (the first {most} of {len(table.rows)})"
     kept = [at for at in table.emphasised if at < most]
     return replace(table, rows=table.rows[:most], caption=caption, emphasised=kept)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign, in so many digits after the point, more where it would vanish."""
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:+.1g}"
+    return f"{value:+,.{digits}f}" if abs(value) < 100 else f"{value:+,.0f}"
