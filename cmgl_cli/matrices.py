@@ -6,7 +6,6 @@ Every value is held against what it has to be before anything is computed; messa
 import csv
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cmgl_cli.artifacts import read_plain
+from cmgl_cli.datasets.numpy_files import load_arrays
 from cmgl_cli.errors import InputError, suggest
 
 SYMMETRY = 1e-6
@@ -191,15 +191,10 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     if suffix == ".csv":
         return _read_csv(path)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {BARE: loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
-        reason = "it holds objects (pickles)" if "allow_pickle" in str(error) else str(error)
+        return {name or BARE: values for name, values in load_arrays(path).items()}
+    except (OSError, ValueError) as error:
         raise InputError(
-            "the file cannot be read", f"{path}: {reason}", "save plain numbers, and names with dtype=str"
+            "the file cannot be read", f"{path}: {error}", "save plain numbers, and names with dtype=str"
         ) from error
 
 

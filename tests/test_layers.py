@@ -12,14 +12,15 @@ MATHEMATICS = {"graphs", "restoration", "nodes", "heads", "encoders"}
 # room -> other parts of cmgl_cli it may import (its own room and errors always)
 ALLOWED = {
     **{room: set() for room in MATHEMATICS},
-    "datasets": set(),
-    "artifacts": set(),
+    "limits": set(),
+    "datasets": {"artifacts", "limits"},
+    "artifacts": {"limits"},
     "settings": set(),
     "config": {"settings"},
     "console": set(),
     "sharding": {"artifacts", "console"},
     "sufficient": {"artifacts", "console", "graphs", "observations"},
-    "matrices": {"artifacts"},
+    "matrices": {"artifacts", "datasets"},
     "evidence": {"graphs", "heads", "matrices", "observations", "sufficient"},
     "search": {"artifacts", "console", "evidence", "graphs"},
     "regions": {

@@ -8,7 +8,7 @@ from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec
 from cmgl_cli.artifacts.disk import publish_bytes, publish_file
 from cmgl_cli.artifacts.identity import Identity, canonical_json
 from cmgl_cli.artifacts.locking import output_lock
-from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header, read_plain
+from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header, read_plain, require_plain
 from cmgl_cli.artifacts.samples import SampleTable
 from cmgl_cli.artifacts.schemas import SCHEMAS, Field, Schema
 from cmgl_cli.artifacts.writer import ArtifactWriter, clear_leftovers, create_artifact, partial_path
@@ -33,4 +33,5 @@ __all__ = [
     "publish_file",
     "read_header",
     "read_plain",
+    "require_plain",
 ]

@@ -12,9 +12,19 @@ import numpy as np
 
 from cmgl_cli.artifacts.digest import PRIVATE, content_digest
 from cmgl_cli.artifacts.identity import Identity, json_object
-from cmgl_cli.artifacts.safety import PLAIN_FILTERS, UNREADABLE, Inspection, printable, read_values, unreadable
+from cmgl_cli.artifacts.safety import (
+    PLAIN_FILTERS,
+    PLAIN_SLACK,
+    UNREADABLE,
+    Inspection,
+    printable,
+    read_values,
+    unreadable,
+    unsafe,
+)
 from cmgl_cli.artifacts.schemas import SCHEMAS, Schema
 from cmgl_cli.errors import InputError
+from cmgl_cli.limits import too_large
 
 HEADER = ("schema", "schema_version", "stage", "stage_version", "config", "inputs", "digests", "content_digest")
 
@@ -173,8 +183,24 @@ def read_plain(path: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     with _open_file(path) as file:
-        found = Inspection(path, PLAIN_FILTERS).walk(file)
+        found = Inspection(path, PLAIN_FILTERS, PLAIN_SLACK).walk(file)
         return {name: read_values(path, name, dataset) for name, dataset in found.items()}
+
+
+def require_plain(path: str | Path) -> None:
+    """Check that an HDF5 file of somebody's, NetCDF-4 among them, can be read whole by a library that trusts it.
+
+    Raises
+    ------
+    InputError
+        Not HDF5, truncated, or unsafe.
+    """
+    path = Path(path)
+    with _open_file(path) as file:
+        for name, dataset in Inspection(path, PLAIN_FILTERS, PLAIN_SLACK).walk(file).items():
+            reason = too_large(dataset.nbytes, dataset.id.get_storage_size())
+            if reason:
+                raise unsafe(path, f"{name} {reason}")
 
 
 def _open_file(path: Path) -> h5py.File:

@@ -14,17 +14,16 @@ import h5py
 import numpy as np
 
 from cmgl_cli.errors import CmglError, InputError, is_plain
+from cmgl_cli.limits import SLACK_BYTES, impossible, too_large
 
-# deflate cannot shrink below 1/1032, so anything that claims more is not data but a trap
-MOST_EXPANSION = 1032
 # what is read at once: one chunk, one row; cmgl writes chunks of about 1 MiB
 LARGEST_CHUNK, LARGEST_ROW = 2**28, 2**30
-# a data set that expands so much is fit for streaming, but not for being read whole beyond this size
-BOMB_EXPANSION, BOMB_BYTES = 500, 2**30
 MOST_OBJECTS, DEEPEST = 100_000, 8
 # by HDF5's numbers: gzip, shuffle, fletcher32; and of files that others wrote, szip, nbit, scale-offset, lzf
 OWN_FILTERS = frozenset({1, 2, 3})
 PLAIN_FILTERS = OWN_FILTERS | {4, 5, 6, 32000}
+# what others wrote may have dimensions without values, which are never stored
+PLAIN_SLACK = 2**26
 TEXT_ROWS = 256
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
@@ -39,12 +38,15 @@ class Inspection:
         For messages.
     filters : frozenset of int
         Filters that are read.
+    slack : int
+        Bytes that a data set may claim without storing them.
     found : dict
         Data set by name.
     """
 
     path: Path
     filters: frozenset[int] = OWN_FILTERS
+    slack: int = SLACK_BYTES
     found: dict[str, h5py.Dataset] = field(default_factory=dict)
     _seen: dict[tuple, str] = field(default_factory=dict)
     _size: int = 0
@@ -104,8 +106,10 @@ class Inspection:
         row = claimed // max(1, dataset.shape[0]) if dataset.shape else claimed
         if chunk > LARGEST_CHUNK:
             raise unsafe(self.path, f"{name} has chunks of {chunk} bytes")
-        if claimed > MOST_EXPANSION * stored + 2**16 or stored > self._size:
-            raise unsafe(self.path, f"{name} claims {claimed} bytes but stores {min(stored, self._size)}")
+        stored = min(stored, self._size)
+        trap = impossible(claimed, stored, self.slack)
+        if trap:
+            raise unsafe(self.path, f"{name} {trap}")
         if row > LARGEST_ROW:
             raise unsafe(self.path, f"{name} has rows of {row} bytes")
         self.found[name] = dataset
@@ -127,10 +131,9 @@ def read_values(path: Path, name: str, dataset: h5py.Dataset) -> np.ndarray:
     InputError
         It cannot be read, or would fill the memory.
     """
-    claimed, stored = dataset.nbytes, dataset.id.get_storage_size()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if claimed > memory or (claimed > BOMB_BYTES and claimed > BOMB_EXPANSION * stored):
-        raise unsafe(path, f"{name} expands to {claimed / 1e9:.1f} GB from {stored / 1e6:.1f} MB")
+    reason = too_large(dataset.nbytes, dataset.id.get_storage_size())
+    if reason:
+        raise unsafe(path, f"{name} {reason}")
     try:
         if not h5py.check_string_dtype(dataset.dtype):
             return np.asarray(dataset[()])
@@ -162,7 +165,9 @@ def text_blocks(dataset: h5py.Dataset) -> Iterator[list[bytes]]:
 def unsafe(path: Path, reason: str) -> InputError:
     """Return the error of a file that is refused."""
     return InputError(
-        "refused to read a file that cmgl did not write", f"{path}: {reason}", "make the artifact again with cmgl"
+        "the file holds what no artifact does, and is refused unread",
+        f"{path}: {reason}",
+        "make it again with cmgl, or save plain arrays of numbers and texts",
     )
 
 

@@ -4,18 +4,20 @@ import json
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cmgl_cli.datasets.files import FileDataset, checked_name, list_files
-from cmgl_cli.datasets.images import align_mask
+from cmgl_cli.datasets.images import MAX_PIXELS, align_mask
 from cmgl_cli.datasets.json_stream import stream_items
 from cmgl_cli.datasets.records import Sample
 from cmgl_cli.errors import InputError
 
 _SPLITS = (("train", "train2014"), ("val", "val2014"))
+FARTHEST = 100_000
 
 
 class Coco2014(FileDataset):
@@ -132,8 +134,10 @@ class _InstanceTable:
     def draw(self, row: int) -> np.ndarray:
         """Return the mask of one image, uint8 [height, width]."""
         height, width = self._shapes[2 * row], self._shapes[2 * row + 1]
+        if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
+            raise _damaged(self.path, f"image {self.ids[row]} of {height} x {width} pixels")
         mask = np.zeros((height, width), dtype=np.uint8)
-        for annotation, label in sorted(self._annotations(row), key=_drawing_order):
+        for annotation, label in sorted(self._annotations(row), key=partial(_drawing_order, path=self.path)):
             mask[_region(annotation, height, width, self.path)] = 1 + label
         return mask
 
@@ -144,9 +148,12 @@ class _InstanceTable:
                 yield json.loads(file.read(self._spans[1, number])), int(self._classes[number])
 
 
-def _drawing_order(entry: tuple[dict[str, Any], int]) -> tuple[bool, float]:
+def _drawing_order(entry: tuple[dict[str, Any], int], path: Path) -> tuple[bool, float]:
     annotation = entry[0]
-    return not annotation.get("iscrowd"), -float(annotation.get("area", 0))
+    try:
+        return not annotation.get("iscrowd"), -float(annotation.get("area", 0))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _damaged(path, f"area of annotation {annotation.get('id')}: {error}") from error
 
 
 def _region(annotation: dict[str, Any], height: int, width: int, path: Path) -> np.ndarray:
@@ -171,6 +178,10 @@ def _fill_polygons(polygons: list, height: int, width: int) -> np.ndarray:
         raise InputError(
             "The masks of COCO need pycocotools", "it is not installed", "pip install 'cmgl[coco]'"
         ) from error
+    for polygon in polygons:
+        # pycocotools walks along every edge, pixel by pixel, however far out it leads
+        if not isinstance(polygon, list) or len(polygon) < 6 or not (np.abs(polygon) <= FARTHEST).all():
+            raise ValueError("a polygon of fewer than three points, or far outside any image")
     runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
     return coco_mask.decode(runs).astype(bool)
 

@@ -12,6 +12,7 @@ The policy of `to_rgb`:
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from PIL import Image, ImageOps
 from cmgl_cli.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm"})
+# by content, not by name: PostScript named .png would be handed to an interpreter
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485
 """Pixels above which a file is refused: a quarter GiB of RGB, Pillow's own warning level."""
 
@@ -187,10 +190,17 @@ def align_mask(mask: np.ndarray, image_path: Path, mask_path: Path | str) -> np.
     )
 
 
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Return those of the formats that this build of Pillow decodes."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def _decoded(path: Path, convert: Callable[[Image.Image], Decoded]) -> Decoded:
     """Open a file, refuse bombs before decoding, and name the file in whatever goes wrong."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             return convert(image)

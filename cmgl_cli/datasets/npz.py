@@ -19,7 +19,6 @@ With one set a split, each name is joined to the split on either side: ``x_train
 ``file_train``, ``test_images``, ``test_labels``. Objects (pickles) are refused.
 """
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from cmgl_cli.datasets.arrays import ArrayDataset
 from cmgl_cli.datasets.mask_values import MaskValues
+from cmgl_cli.datasets.numpy_files import load_arrays
 from cmgl_cli.datasets.records import Sample
 from cmgl_cli.datasets.splits import DEFAULT_FRACTIONS, assign_splits, canonical_split
 from cmgl_cli.errors import InputError
@@ -128,15 +128,13 @@ class NpzDataset(ArrayDataset):
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
+        arrays = load_arrays(path)
+        if "" in arrays:
             raise ValueError("a single array, not an .npz file")
-        with file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
-        reason = "it holds Python objects, which can run code when read" if "pickle" in str(error) else error
+        return arrays
+    except (OSError, ValueError) as error:
         raise InputError(
-            "The .npz file cannot be read", f"{path}: {reason}", "save plain arrays with numpy.savez_compressed"
+            "The .npz file cannot be read", f"{path}: {error}", "save plain arrays with numpy.savez_compressed"
         ) from error
 
 

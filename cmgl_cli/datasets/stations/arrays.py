@@ -4,14 +4,13 @@ Keys: ``values``, ``time`` (strings or datetime64), ``station_id``, ``modality``
 ``lat``, ``lon``, ``elev``, ``quality``. Missing values are NaN.
 """
 
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from cmgl_cli.datasets.numpy_files import load_arrays as read_arrays
 from cmgl_cli.datasets.stations.grid import Rows, build_table
 from cmgl_cli.datasets.stations.table import Frequency, Source, StationTable
 from cmgl_cli.datasets.stations.text import digest, read_bytes
@@ -74,9 +73,8 @@ def load_arrays(raw: bytes, path: Path) -> dict[str, np.ndarray]:
         If the file is no ``.npz``, holds objects, or lacks one of the four needed arrays.
     """
     try:
-        file = np.load(io.BytesIO(raw), allow_pickle=False)
-        found = {key: file[key] for key in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError, MemoryError) as error:
+        found = read_arrays(raw)
+    except (OSError, ValueError) as error:
         raise _unusable(path, str(error)) from error
     arrays = {kind: found[key] for kind, keys in _KEYS.items() for key in reversed(keys) if key in found}
     arrays |= {key: found[key] for key in ("values", "quality", "filled") if key in found}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cmgl_cli.artifacts import require_plain
 from cmgl_cli.datasets.stations.grid import Rows, build_table
 from cmgl_cli.datasets.stations.table import NO_FLAG, Frequency, Source, StationTable
 from cmgl_cli.datasets.stations.text import digest, read_bytes
@@ -21,6 +22,7 @@ _PLACES = {
     "longitude": ("longitude", "lon"),
     "elevation": ("elevation", "elev", "altitude", "alt", "height", "station_height"),
 }
+_HDF5 = b"\x89HDF"
 _STATION_NAMES = ("station", "station_id", "station_name", "id", "stations", "name")
 FLAG_SUFFIXES = ("_quality", "_flag", "_qc")
 FILLED, ERROR = "_filled", "_standard_error"
@@ -50,7 +52,8 @@ def open_netcdf(path: Path) -> Any:
         If it is not NetCDF, or its times cannot be read.
     """
     module = xarray()
-    read_bytes(path)
+    if read_bytes(path).startswith(_HDF5):
+        require_plain(path)
     try:
         with module.open_dataset(path, decode_times=module.coders.CFDatetimeCoder(time_unit="s")) as dataset:
             return dataset.load()

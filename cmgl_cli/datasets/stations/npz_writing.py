@@ -1,10 +1,12 @@
 """Write a restored table into the ``.npz`` file it came from."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from cmgl_cli.datasets.numpy_files import load_arrays
 from cmgl_cli.datasets.stations.arrays import stored_key
 from cmgl_cli.datasets.stations.restored import Restored, time_texts
 from cmgl_cli.datasets.stations.table import NO_FLAG
@@ -31,8 +33,7 @@ def fill_npz(path: Path, raw: bytes, restored: Restored) -> bytes:
     bytes
         The new file.
     """
-    file = np.load(io.BytesIO(raw), allow_pickle=False)
-    arrays = {key: file[key] for key in file.files}
+    arrays = load_arrays(raw)
     table, key = restored.table, stored_key(arrays, "time")
     texts = arrays[key].astype("datetime64[s]" if arrays[key].dtype.kind == "M" else str).astype(str).tolist()
     times = as_steps(parse_times(texts)[0], table.frequency)
@@ -60,7 +61,11 @@ def fill_npz(path: Path, raw: bytes, restored: Restored) -> bytes:
         arrays["standard_error"] = np.full(arrays["values"].shape, np.nan)
         arrays["standard_error"][cells] = np.where(done, restored.standard_error[rows], np.nan)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    # not savez: an array may be called like one of its arguments
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
     return buffer.getvalue()
 
 
