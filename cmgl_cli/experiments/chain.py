@@ -13,14 +13,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cmgl_cli.artifacts import canonical_json, read_header
+from cmgl_cli.artifacts import SampleTable, canonical_json, open_artifact, read_header
 from cmgl_cli.config import RunConfig
 from cmgl_cli.console import Console
 from cmgl_cli.errors import InputError, LockedError
 from cmgl_cli.pipeline import STEPS, Job, Step, execute, is_current
 from cmgl_cli.settings import identity_settings
 
-STAGES = ("distill", "prior", "fit-graphs", "classify")
+STAGES = ("distill", "prior", "fit-graphs", "classify", "segment")
 CELLS = "cells"
 FILES: Mapping[str, str] = MappingProxyType(
     {"features": "features.h5", "text_features": "text_features.h5", "masks": "masks.h5"}
@@ -30,7 +30,8 @@ WAIT_SECONDS = 0.2
 _ASIDE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fit-graphs": {"figures": False, "edges": None, "stability": 0, "allow_unconverged": True},
-        "classify": {"figures": False},
+        "classify": {"figures": False, "baselines": False},
+        "segment": {"figures": False, "baselines": False, "png": None, "explain": (), "probabilities": False},
     }
 )
 
@@ -55,10 +56,13 @@ class Chain:
         Settings of all stages; what a cell does not vary is taken from here.
     sources : mapping
         Role to path of the artifacts that all cells share: features, and text_features and masks where there are some.
+    kind : {"image", "region"}
+        What graphs are of and what is scored: whole images, or regions of masks where images show several classes.
     """
 
     run: RunConfig
     sources: Mapping[str, Path]
+    kind: str = "image"
 
     @classmethod
     def of(cls, run: RunConfig) -> "Chain":
@@ -67,7 +71,7 @@ class Chain:
         Raises
         ------
         InputError
-            There are none.
+            There are none, or neither classes of whole images nor masks.
         """
         sources = {role: run.folder / file for role, file in FILES.items() if (run.folder / file).exists()}
         if "features" not in sources:
@@ -84,7 +88,7 @@ class Chain:
             dataset_options=dict(run.dataset_options),
             stages=dict(run.stages),
         )
-        return cls(portable, {role: path.absolute() for role, path in sources.items()})
+        return cls(portable, {role: path.absolute() for role, path in sources.items()}, _kind(sources))
 
     @property
     def cells(self) -> Path:
@@ -115,10 +119,10 @@ class Chain:
         return self._make("prior", "", {"nodes": nodes}, 0, settings)
 
     def graphs(self, kind: str, nodes: Path, prior: Path | None, seed: int, **settings: Any) -> Path:
-        """Return graphs of ``image`` or ``patch`` observations; without a prior artifact, `own_prior` is one."""
+        """Return graphs of ``image``, ``patch`` or ``region`` observations; without a prior, `own_prior` is one."""
         inputs = {"nodes": nodes} | ({"prior": prior} if prior is not None else {})
-        if kind == "patch":
-            inputs |= {role: path for role, path in self.sources.items() if role != "masks"}
+        wanted = {"image": (), "patch": ("features", "text_features"), "region": ("features", "masks")}[kind]
+        inputs |= {role: path for role, path in self.sources.items() if role in wanted}
         return self._make("fit-graphs", kind, inputs, seed, settings)
 
     def scores(self, kind: str, nodes: Path, graphs: Path, seed: int, **settings: Any) -> Path:
@@ -126,7 +130,16 @@ class Chain:
         inputs = {"nodes": nodes, "patch_graphs" if kind == "patch" else "graphs": graphs}
         if kind == "patch":
             inputs["features"] = self.sources["features"]
-        return self._make("classify", "", inputs, seed, {"baselines": False, "observations": kind, **settings})
+        return self._make("classify", "", inputs, seed, {"observations": kind, **settings})
+
+    def labels(self, nodes: Path, graphs: Path, seed: int, graph: str = "per-class", **settings: Any) -> Path:
+        """Return the label maps that graphs of regions alone make, as `segment` names the choice of graph."""
+        inputs = {role: self.sources[role] for role in ("features", "masks")}
+        inputs |= {"nodes": nodes, "region_graphs": graphs}
+        alone = {"decoder": "generative", "graph": graph}
+        decoder = self._make("segment", "train", inputs, seed, alone)
+        inputs = {"model": decoder, "features": self.sources["features"]}
+        return self._make("segment", "predict", inputs, seed, {**alone, **settings})
 
     def fresh(
         self, folder: Path, stage: str, variant: str, inputs: Mapping[str, Path], seed: int, **settings: Any
@@ -156,6 +169,22 @@ class Chain:
             config = replace(config, seed=config.seed + seed)
         run = replace(self.run, stages={**self.run.stages, stage: config})
         return Job(step, run, dict(inputs), self.run.folder / step.output, _Silent())
+
+
+def _kind(sources: Mapping[str, Path]) -> str:
+    """Return what can be scored: whole images where some show one class each, else regions where there are masks."""
+    with open_artifact(sources["features"]) as features:
+        table = SampleTable.read(features)
+    single = {part for part, label in zip(table.parts, table.label, strict=True) if label >= 0}
+    if {"train", "validation"} <= single:
+        return "image"
+    if "masks" in sources:
+        return "region"
+    raise InputError(
+        "ablations need images of one class each, or masks",
+        f"{sources['features']}: neither in its training and validation part",
+        "use a dataset with labels or masks, and the split called train",
+    )
 
 
 def _execute(job: Job) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
-from cmgl_cli.experiments.measures import edge_counts, score_table
+from cmgl_cli.experiments.measures import edge_counts, label_scores, score_table
 from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
 BOTH = "common + specific"
@@ -24,6 +24,10 @@ METHODS: Mapping[str, str] = MappingProxyType(
         "random graph": "control: random graph ({kind})",
     }
 )
+# what segment calls them
+REGION_METHODS: Mapping[str, str] = MappingProxyType(
+    {BOTH: "per-class", "only common": "common", "no edges": "diagonal", "random graph": "random"}
+)
 # which matrix of the artifact holds the edges
 EDGES: Mapping[str, str] = MappingProxyType(
     {BOTH: "precision", "random graph": "precision", "only common": "common", "only specific": "specific"}
@@ -33,10 +37,12 @@ EDGES: Mapping[str, str] = MappingProxyType(
 def cells(request: Request) -> list[Cell]:
     """Return the grid: kinds of observation, matrices, seeds."""
     kinds = ("image",) if request.quick else ("image", "patch")
+    if request.data.kind == "region":
+        kinds = ("region",)
     return [
         {"observations": kind, "matrix": matrix, "seed": seed}
         for kind in kinds
-        for matrix in METHODS
+        for matrix in (METHODS if kind != "region" else REGION_METHODS)
         for seed in range(request.seeds)
     ]
 
@@ -47,7 +53,10 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
     nodes = chain.nodes(seed)
     graphs = chain.graphs(kind, nodes, chain.prior(nodes), seed)
     edges = edge_counts(graphs)
-    row = score_table(chain.scores(kind, nodes, graphs, seed))[METHODS[matrix].format(kind=kind)]
+    if kind == "region":
+        row = label_scores(chain.labels(nodes, graphs, seed, REGION_METHODS[matrix]))
+    else:
+        row = score_table(chain.scores(kind, nodes, graphs, seed))[METHODS[matrix].format(kind=kind)]
     return {**row, "edges": edges[EDGES[matrix]] if matrix in EDGES else 0.0}
 
 
@@ -73,6 +82,6 @@ MATRIX = Experiment(
     reference=BOTH,
     figure=figure,
     needs="features",
-    shown=("accuracy", "macro F1", "NLL", "edges"),
+    shown=("accuracy", "mIoU", "macro F1", "NLL", "edges"),
     gain="points",
 )

@@ -28,16 +28,30 @@ def score_table(scores: Path) -> dict[str, dict[str, float]]:
 
 
 def graph_scores(chain: Chain, kind: str, nodes: Path, graphs: Path, seed: int) -> dict[str, float]:
-    """Return accuracy, macro F1, NLL and ECE of the graph classifier on the part that `classify` reports."""
+    """Return accuracy, macro F1, NLL and ECE of the graph classifier on the part that `classify` reports.
+
+    Of regions: the accuracy of pixels and the mean intersection over union, on the part that `segment` reports.
+    """
+    if kind == "region":
+        return label_scores(chain.labels(nodes, graphs, seed))
     return score_table(chain.scores(kind, nodes, graphs, seed))[OURS.format(kind=kind)]
 
 
 def training_accuracy(chain: Chain, kind: str, nodes: Path, graphs: Path, seed: int) -> float:
     """Return the accuracy of the same classifier on the images that it was fitted to."""
+    if kind == "region":
+        return label_scores(chain.labels(nodes, graphs, seed, split="train"))["accuracy"]
     with open_artifact(chain.scores(kind, nodes, graphs, seed, split="train")) as found:
         label, prediction = found["label"], found["prediction"]
     known = label >= 0
     return float((label[known] == prediction[known]).mean())
+
+
+def label_scores(labels: Path) -> dict[str, float]:
+    """Return the accuracy of pixels and the mean intersection over union of label maps."""
+    with open_artifact(labels) as found:
+        columns = found.group("table")
+    return {"accuracy": float(columns["pixel_accuracy"][0]), "mIoU": float(columns["mean_iou"][0])}
 
 
 def edge_counts(graphs: Path) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from cmgl_cli.artifacts import open_artifact
+from cmgl_cli.errors import UsageError
 from cmgl_cli.experiments.chain import Chain
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import edge_counts, graph_scores
@@ -14,6 +15,12 @@ SCOPES = {"none": "none", POOLED: "pooled", "one a class": "class"}
 
 def cells(request: Request) -> list[Cell]:
     """Return the grid: kinds of observation, transforms, seeds."""
+    if request.data.kind == "region":
+        raise UsageError(
+            "transforms are compared on images of one class each, and these show several",
+            "cmgl experiment nonparanormal",
+            "regions of masks always have one transform for all classes; use another dataset",
+        )
     kinds = ("image",) if request.quick else ("image", "patch")
     return [
         {"observations": kind, "transform": transform, "seed": seed}

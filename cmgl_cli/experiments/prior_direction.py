@@ -18,8 +18,8 @@ from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.experiments.measures import graph_scores, selection_measures
 from cmgl_cli.reports.ablation_figures import DotPanel, dots_figure
 
-SHUFFLED = "shuffled text"
-DIRECTIONS = ("text-to-image", "image-to-text", "self", "none", SHUFFLED)
+SHUFFLED, OF_TEXTS = "shuffled text", "image-to-text"
+DIRECTIONS = ("text-to-image", OF_TEXTS, "self", "none", SHUFFLED)
 # a class often has fewer texts than there are nodes: its covariance is singular, and sharp priors leave edges free
 TEXT_RIDGE = 0.01
 # the sharpness at equal total penalty is ours: without it a sharp prior is taken for the penalty that it relieves
@@ -39,6 +39,7 @@ def cells(request: Request) -> list[Cell]:
         {"rule": rule, "direction": direction, "seed": seed}
         for rule in rules
         for direction in DIRECTIONS
+        if direction != OF_TEXTS or request.data.kind == "image"  # regions are of images
         for seed in range(request.seeds)
     ]
 
@@ -47,16 +48,16 @@ def run(cell: Cell, chain: Chain) -> dict[str, float]:
     """Fit with one prior: what sharpness was chosen, what it is worth held out, and the accuracy of image graphs."""
     rule, direction, seed = str(cell["rule"]), str(cell["direction"]), int(cell["seed"])
     nodes, settings = chain.nodes(seed), dict(RULES[rule])
-    if direction == "image-to-text" and chain.setting("fit-graphs", "ridge") is None:
+    if direction == OF_TEXTS and chain.setting("fit-graphs", "ridge") is None:
         settings["ridge"] = TEXT_RIDGE
     if direction == SHUFFLED:
         prior = shuffled(chain, chain.prior(nodes, direction="text-to-image"), seed)
-        graphs = chain.graphs("image", nodes, None, seed, own_prior=prior, **settings)
+        graphs = chain.graphs(chain.kind, nodes, None, seed, own_prior=prior, **settings)
     else:
-        graphs = chain.graphs("image", nodes, chain.prior(nodes, direction=direction), seed, **settings)
+        graphs = chain.graphs(chain.kind, nodes, chain.prior(nodes, direction=direction), seed, **settings)
     found = selection_measures(graphs)
-    if direction != "image-to-text":  # its graphs are those of texts, which classify no images
-        found |= graph_scores(chain, "image", nodes, graphs, seed)
+    if direction != OF_TEXTS:  # its graphs are those of texts, which classify no images
+        found |= graph_scores(chain, chain.kind, nodes, graphs, seed)
     return found
 
 
@@ -95,6 +96,6 @@ PRIOR_DIRECTION = Experiment(
     reference="",
     figure=figure,
     needs="features",
-    shown=("k*", "k* = 0", "gain", "accuracy", "NLL", "edges"),
+    shown=("k*", "k* = 0", "gain", "accuracy", "mIoU", "NLL", "edges"),
     gain="points",
 )

@@ -21,12 +21,12 @@ def cells(request: Request) -> list[Cell]:
 
 
 def run(cell: Cell, chain: Chain) -> dict[str, float]:
-    """Fit image graphs at one pair of penalties; k is chosen as the user's settings say."""
+    """Fit graphs at one pair of penalties; k is chosen as the user's settings say."""
     seed, pair = int(cell["seed"]), {"rho": (float(cell["rho"]),), "gamma": (float(cell["gamma"]),)}
     nodes = chain.nodes(seed)
-    graphs = chain.graphs("image", nodes, chain.prior(nodes), seed, **pair)
+    graphs = chain.graphs(chain.kind, nodes, chain.prior(nodes), seed, **pair)
     found = selection_measures(graphs)
-    return {**graph_scores(chain, "image", nodes, graphs, seed), **{name: found[name] for name in ("edges", "k*")}}
+    return {**graph_scores(chain, chain.kind, nodes, graphs, seed), **{name: found[name] for name in ("edges", "k*")}}
 
 
 def figure(results: Results) -> Figure:

@@ -40,20 +40,20 @@ def cells(request: Request) -> list[Cell]:
 
 
 def run(cell: Cell, chain: Chain) -> dict[str, float]:
-    """Fit image graphs with one prior: accuracy, k*, the prior's spread, and whether the nodes recognise the texts."""
+    """Fit graphs with one prior: accuracy, k*, the prior's spread, and whether the nodes recognise the texts."""
     seed, encoding, settings = int(cell["seed"]), str(cell["encoding"]), dict(RULES[str(cell["rule"])])
     nodes = chain.nodes(seed)
     found: dict[str, float] = {}
     if encoding == OTHER:
         file, found["texts recognised"] = _bridged_prior(chain, nodes, str(cell["model"]), seed)
-        graphs = chain.graphs("image", nodes, None, seed, own_prior=file, **settings)
+        graphs = chain.graphs(chain.kind, nodes, None, seed, own_prior=file, **settings)
         found["spread"] = _spread(file)
     else:
         prior = chain.prior(nodes, direction="none" if encoding == NONE else "text-to-image")
-        graphs = chain.graphs("image", nodes, prior, seed, **settings)
+        graphs = chain.graphs(chain.kind, nodes, prior, seed, **settings)
         if encoding == RENDERED:
             found = {"texts recognised": _recognised_pages(nodes), "spread": _spread(prior)}
-    return {**graph_scores(chain, "image", nodes, graphs, seed), **selection_measures(graphs), **found}
+    return {**graph_scores(chain, chain.kind, nodes, graphs, seed), **selection_measures(graphs), **found}
 
 
 def _recognised_pages(nodes: Path) -> float:
@@ -145,6 +145,6 @@ TEXT_ENCODING = Experiment(
     reference=RENDERED,
     figure=figure,
     needs="features",
-    shown=("accuracy", "NLL", "k*", "k* = 0", "gain", "spread", "texts recognised"),
+    shown=("accuracy", "mIoU", "NLL", "k*", "k* = 0", "gain", "spread", "texts recognised"),
     gain="points",
 )

@@ -81,7 +81,9 @@ def prepare(job: Job) -> Prepared:
 
 
 def _of_texts(job: Job) -> bool:
-    return "prior" in job.inputs and read_header(job.inputs["prior"])[0].config["direction"] == "image-to-text"
+    if "prior" not in job.inputs or job.step.variant == "region":
+        return False
+    return read_header(job.inputs["prior"])[0].config["direction"] == "image-to-text"
 
 
 def _dataset(job: Job) -> Dataset:

@@ -8,15 +8,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cmgl_cli.artifacts import open_artifact, read_header
 from cmgl_cli.config import build_run
 from cmgl_cli.encoders.token_encoder import token_embeddings
-from cmgl_cli.experiments import EXPERIMENTS, Request, measures, text_encoding
+from cmgl_cli.errors import UsageError
+from cmgl_cli.experiments import EXPERIMENTS, Chain, Request, measures, text_encoding
 from cmgl_cli.experiments.measures import edge_counts, score_table
 from cmgl_cli.experiments.prior_direction import shuffled
 from cmgl_cli.nodes.bridge import Bridged
 from tests.cli_helpers import cmgl, start
+
+SHAPES = """
+dataset: smoke
+artifacts: {folder}
+extract: {{encoder: "builtin:tiny"}}
+distill: {{nodes: 4, key_width: 8, epochs: 2}}
+fit-graphs: {{k: "0,10", select: ebic, region: mean, windows: none, appearance: false}}
+"""
 
 
 def run_all(name, chain, **request):
@@ -197,3 +207,39 @@ def test_a_text_encoder_that_cannot_be_had_is_explained(tmp_path, monkeypatch, c
     command = ["experiment", "text-encoding", "--config", config, "--quick", "--only", "encoding=text encoder"]
     told = cmgl(*command, "--text-encoder", name, code=2 if case == "not installed" else 3).err
     assert ("cmgl[text]" if case == "not installed" else str(name)) in told
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory):
+    """Return the chain of a few generated images with masks, scored as if they showed several classes each."""
+    folder = tmp_path_factory.mktemp("regions")
+    path = folder / "smoke.yaml"
+    path.write_text(SHAPES.format(folder=folder / "artifacts"))
+    cmgl("render-text", "--config", path)
+    cmgl("extract", "--config", path)
+    return replace(Chain.of(build_run(path)), kind="region")
+
+
+def test_images_of_several_classes_are_scored_by_their_regions(regions):
+    found = {cell["matrix"]: metrics for cell, metrics in run_all("matrix", regions)}
+    assert set(found) == {"common + specific", "only common", "no edges", "random graph"}
+    assert all(0 <= metrics["mIoU"] <= metrics["accuracy"] <= 1 for metrics in found.values())
+    (cell, metrics), *_ = run_all("sensitivity", regions, quick=True)
+    nodes = regions.nodes(0)
+    graphs = regions.graphs("region", nodes, regions.prior(nodes), 0, rho=(cell["rho"],), gamma=(cell["gamma"],))
+    with open_artifact(regions.labels(nodes, graphs, 0)) as labels:
+        assert metrics["mIoU"] == labels["table/mean_iou"][0]
+        assert labels["table/method"].tolist() == ["generative"]
+    directions = {cell["direction"] for cell in EXPERIMENTS["prior-direction"].cells(Request(data=regions))}
+    assert "image-to-text" not in directions
+    with pytest.raises(UsageError, match="one class each"):
+        EXPERIMENTS["nonparanormal"].cells(Request(data=regions))
+
+
+def test_images_without_classes_and_masks_are_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.new("RGB", (64, 64), (80 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
+    cmgl("extract", "--images", "photos", "--encoder", "builtin:tiny", "--name", "mine")
+    assert "one class each, or masks" in cmgl("experiment", "matrix", "--name", "mine", code=3).err
