@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -118,8 +119,12 @@ def slim(data: bytes, *, dither: bool = False) -> bytes:
 
 def _reduced(picture: Image.Image, dither: Image.Dither) -> Image.Image:
     """Return the picture in 256 colours, white among them: paper must stay white."""
+    pixels = np.asarray(picture)
     palette = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    colours = palette.getpalette() or []
-    lightest = max(range(len(colours) // 3), key=lambda i: sum(colours[3 * i : 3 * i + 3]))
-    palette.putpalette([*colours[: 3 * lightest], 255, 255, 255, *colours[3 * lightest + 3 :]])
-    return picture.quantize(256, palette=palette, dither=dither)
+    colours = (palette.getpalette() or [])[: 3 * 255]
+    palette.putpalette([*colours, *[255] * (768 - len(colours))])
+    reduced = np.array(picture.quantize(256, palette=palette, dither=dither))
+    reduced[(pixels == 255).all(axis=2)] = 255
+    flat = Image.fromarray(reduced, "P")
+    flat.putpalette(palette.getpalette() or [])
+    return flat

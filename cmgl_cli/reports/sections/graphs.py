@@ -10,7 +10,7 @@ from cmgl_cli.reports.graph_figures import circle_figure, matrix_figure
 from cmgl_cli.reports.material import Run
 from cmgl_cli.reports.page import Figure, Section, Table
 from cmgl_cli.reports.sections.model import order_of
-from cmgl_cli.reports.sections.parts import drawn_classes, figure, first, shortened
+from cmgl_cli.reports.sections.parts import CLASSES_DRAWN, drawn_classes, figure, first, shortened
 
 KINDS = {"image graphs": "image", "patch graphs": "patch", "region graphs": "region", "given graphs": "given"}
 WORDS = {
@@ -19,6 +19,15 @@ WORDS = {
     "region": "One observation is one patch whose pixels mostly belong to one class of the masks.",
     "given": "The covariances were given.",
 }
+K_READING = (
+    "The prior says which edges are likely; k is how loudly. At k = 0 it is silent. Each curve is a class, lower is "
+    "better, and the triangle is the k that was chosen: a curve that is lowest at 0 means that the prior did not help."
+)
+GAP_READING = (
+    "Blue: how far the objective still is above its last value. Orange: the duality gap, a proven bound of how far "
+    "it is from the best value possible, whatever the solver did. Both should fall steeply; where the orange curve "
+    "ends is how exact the graph is."
+)
 ORDER = (
     "The nodes stand in one order in all pictures of these graphs, found by clustering: strongly linked nodes stand "
     "beside each other."
@@ -57,7 +66,7 @@ def _networks(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figur
             f"Common and class-specific graphs of {word} observations as networks",
             "Dots are nodes. Two nodes are joined when one tells something of the other that no third node does: solid "
             "orange, they rise together; dashed blue, they move against each other; wide, strongly so. The first "
-            "graph is what all classes share, the others what each adds to it or takes from it. " + ORDER,
+            "graph is what all classes share, the others what each adds to it or takes from it" + _drawn(names) + ORDER,
         ),
         figure(
             f"{word}-matrices",
@@ -69,6 +78,10 @@ def _networks(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figur
     ]
 
 
+def _drawn(names: Sequence[str]) -> str:
+    return "; drawn are the classes that add most. " if len(names) > CLASSES_DRAWN else ". "
+
+
 def _choices(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figure]:
     selection, history = artifact.group("selection"), artifact.group("history")
     figures = []
@@ -77,11 +90,13 @@ def _choices(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figure
     if len(selection["sharpness"]) > 1:
         quantity, loss = _criterion_of_k(selection, best)
         curve = selection_figure(selection["sharpness"], loss, names, chosen=artifact["k"], quantity=quantity)
-        figures.append(figure(f"{word}-selection", curve, f"{quantity} against the sharpness of the prior"))
+        figures.append(
+            figure(f"{word}-selection", curve, f"{quantity} against the sharpness k of the prior", K_READING)
+        )
     if len(history["iteration"]) > 1:
         scale = max(1.0, abs(float(history["objective"][-1])))
         drawn = convergence_figure(history["objective"], history["gap"] / scale, iterations=history["iteration"])
-        figures.append(figure(f"{word}-convergence", drawn, "Objective and certified duality gap by iteration"))
+        figures.append(figure(f"{word}-convergence", drawn, "Objective and certificate by iteration", GAP_READING))
     return figures
 
 

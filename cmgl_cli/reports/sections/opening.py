@@ -42,12 +42,8 @@ def _graph_points(runs: Sequence[Run]) -> list[str]:
     if run is None or artifact is None:
         return []
     with artifact:
-        points = [
-            _strongest(artifact, describe_nodes(run)),
-            _shared(artifact),
-            _prior(artifact, run),
-        ]
-    return [point for point in (*points, _alike(run, str(kind)), _apart(runs)) if point]
+        points = [_strongest(artifact, describe_nodes(run)), _shared(artifact)]
+    return [point for point in (*points, *_prior(runs), _alike(run, str(kind)), _apart(runs)) if point]
 
 
 def _strongest(artifact: Artifact, nodes: Sequence[Node]) -> str:
@@ -94,22 +90,28 @@ def _shared(artifact: Artifact) -> str:
     return text
 
 
-def _prior(artifact: Artifact, run: Run) -> str:
-    """Say whether the prior was used."""
-    k = artifact["k"]
-    prior = run.open("prior")
-    if prior is None:
-        return ""
-    with prior:
-        direction = prior.config["direction"]
-    if direction == "none":
-        return ""
+def _prior(runs: Sequence[Run]) -> list[str]:
+    """Say for each kind of observation whether the prior was used."""
+    lines = []
+    for kind in ("image", "patch"):
+        run = first(runs, f"{kind} graphs", "prior")
+        graphs, prior = (run.open(f"{kind} graphs"), run.open("prior")) if run else (None, None)
+        if graphs is None or prior is None:
+            continue
+        with graphs, prior:
+            k, direction = graphs["k"], prior.config["direction"]
+        if direction != "none":
+            lines.append(f"In {kind} observations the prior ({direction}) {_use(k)}.")
+    return lines
+
+
+def _use(k: np.ndarray) -> str:
     used = int((k > 0).sum())
     if not used:
-        return f"The prior ({direction}) was rejected in every class: held-out data were predicted no better with it."
+        return "was rejected in every class: it did not help to predict held-out data"
     if used == len(k):
-        return f"The prior ({direction}) was used in every class (sharpness k = {k.mean():.1f} on average)."
-    return f"The prior ({direction}) was used in {used} of {len(k)} classes and rejected in the others."
+        return f"was used in every class (sharpness k = {k.mean():.1f} on average)"
+    return f"was used in {used} of {len(k)} classes and rejected in the others"
 
 
 def _alike(run: Run, kind: str) -> str:
