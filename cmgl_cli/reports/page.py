@@ -79,6 +79,8 @@ class Figure:
         How to read it, for someone who has read neither paper.
     photo : bool
         It holds photographs, so a dark page must not turn its colours round.
+    zoom : float
+        How much larger than usual its pixels are shown.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class Figure:
     caption: str = ""
     reading: str = ""
     photo: bool = False
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+", self.name):
@@ -112,7 +115,7 @@ class Figure:
     def size(self) -> tuple[int, int]:
         """Width and height as a page shows it at full size, in CSS pixels."""
         width, height = struct.unpack(">II", self.png[16:24])
-        return round(width * SCREEN_SHARE), round(height * SCREEN_SHARE)
+        return round(width * SCREEN_SHARE * self.zoom), round(height * SCREEN_SHARE * self.zoom)
 
 
 @dataclass(frozen=True)

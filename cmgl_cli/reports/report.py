@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from cmgl_cli.artifacts.disk import publish_file
+from cmgl_cli.reports.budget import within
 from cmgl_cli.reports.material import Run
 from cmgl_cli.reports.page import build_page
 from cmgl_cli.reports.sections import (
@@ -67,7 +68,7 @@ def write_report(runs: Sequence[Run], page: Path) -> Written:
     page : Path
         Of the HTML; the twin has its name with ``.md``, the pictures lie in a folder ``<name>-figures``.
     """
-    sections = [section for room in SECTIONS for section in room.sections(runs)]
+    sections = within([section for room in SECTIONS for section in room.sections(runs)])
     figures = f"{page.stem}-figures"
     title = "cmgl: " + ", ".join(run.name for run in runs)
     html, markdown = build_page(title, sections, subtitle=classification.headline(runs), figure_folder=figures)

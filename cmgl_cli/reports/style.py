@@ -113,7 +113,7 @@ def slim(data: bytes, *, dither: bool = False) -> bytes:
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as picture:
         flat = _reduced(picture.convert("RGB"), Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE)
-    flat.save(buffer, format="PNG", optimize=True)
+    flat.save(buffer, format="PNG")
     return min(data, buffer.getvalue(), key=len)
 
 
