@@ -66,3 +66,15 @@ def test_a_scheduler_is_dasks_and_must_answer(tmp_path, monkeypatch):
         pass
     command = ["experiment", "twofold-synthetic", "--quick", "--scheduler", "tcp://127.0.0.1:9"]
     assert "--backend dask" in cmgl(*command, code=2).err
+
+
+def test_cells_that_want_the_same_artifact_at_once_wait_for_one_another(tmp_path, chain):
+    stages = {**chain.run.stages, "distill": replace(chain.run.stages["distill"], epochs=1)}
+    fresh = replace(chain, run=replace(chain.run, stages=stages))
+    cells = MATRIX.cells(Request(quick=True, seeds=1, data=fresh))
+    made = {path.name for path in fresh.cells.glob("*.h5")}
+    together = run_cells(MATRIX, cells, fresh, Journal(tmp_path / "j", {}), parallel=workers("threading", 4))
+    new = {path.name for path in fresh.cells.glob("*.h5")} - made
+    assert sorted(name.split("-")[0] for name in new) == ["classification", "graphs", "nodes", "prior"]
+    alone = run_cells(MATRIX, cells, fresh, Journal(tmp_path / "k", {}))
+    assert together.column("NLL").tolist() == alone.column("NLL").tolist()
