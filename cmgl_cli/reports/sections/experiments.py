@@ -69,7 +69,8 @@ def _mean_and_spread(values: np.ndarray) -> str:
     if not len(known):
         return "–"
     text = f"{known.mean():.4g}"
-    return text if len(known) < 2 else f"{text} ± {known.std(ddof=1):.2g}"
+    # the standard deviation that the experiment's own tables show
+    return text if len(known) < 2 else f"{text} ± {known.std():.2g}"
 
 
 def _beside(path: Path, name: str, at: int) -> list[Figure]:
