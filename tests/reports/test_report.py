@@ -184,7 +184,7 @@ def test_experiments_are_summed_up_over_seeds(tmp_path):
     path = write(tmp_path / "experiment.h5", "experiment", 1, "experiment", arrays, experiment="x")
     (section,) = experiments.sections(runs_of_files([path]))
     assert section.tables[0].columns == ("method", "MSE", "cells")
-    assert section.tables[0].rows == [["a", "2 ± 1.4", "2"], ["b", "5", "2"]]
+    assert section.tables[0].rows == [["a", "2 ± 1", "2"], ["b", "5", "2"]]
 
 
 def test_a_restored_record_has_its_figures_and_skill(no_pictures, tmp_path):
