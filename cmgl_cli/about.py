@@ -49,7 +49,7 @@ def inspect_artifact(path: Path, console: Console, *, verify: bool = False) -> N
             console.fields("digests", {key: _short(value) for key, value in identity.digests.items()})
         console.fields("provenance", {key: _short(value) for key, value in artifact.provenance.items()})
         rows = [
-            (name, " x ".join(map(str, dataset.shape)) or "1", _kind(dataset), dataset.attrs.get("about", ""))
+            (name, " x ".join(map(str, dataset.shape)) or "1", _kind(dataset), artifact.about(name))
             for name, dataset in ((name, artifact.stream(name)) for name in artifact)
         ]
         console.table("arrays", ("name", "shape", "type", "meaning"), rows)

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,11 +63,26 @@ def disk_errors(output: Path) -> Iterator[None]:
         reason = _why(error)
         if reason is None:
             raise
+        _hush_hdf5()
         raise OutputError(
             f"cannot write the output: {reason}",
             str(output),
             "make room or choose another place with --output, then run the same command again",
         ) from error
+
+
+def _hush_hdf5() -> None:
+    """Keep HDF5 from saying again, with a traceback, at each of its handles that the disk is full."""
+    before = sys.unraisablehook
+    if getattr(before, "hushes_hdf5", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if not str(unraisable.object).startswith("h5py."):
+            before(unraisable)
+
+    hook.hushes_hdf5 = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def _why(error: BaseException) -> str | None:

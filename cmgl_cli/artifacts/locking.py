@@ -51,8 +51,15 @@ def _acquire(path: Path, output: Path) -> int:
         if _same_file(descriptor, path):
             break
         os.close(descriptor)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise OutputError(
+            f"cannot write the output: {error.strerror}", str(output), "make room or choose another place with --output"
+        ) from error
     return descriptor
 
 

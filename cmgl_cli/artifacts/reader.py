@@ -49,9 +49,14 @@ class Artifact(Mapping):
 
     def __init__(self, path: Path, file: h5py.File):
         self.path, self._file = path, file
-        self.identity = Identity.from_attributes(file.attrs)
-        self.digest = str(file.attrs["content_digest"])
-        self.provenance: dict[str, Any] = json_object(file.attrs.get("provenance", "{}"))
+        try:
+            self.identity = Identity.from_attributes(file.attrs)
+            self.digest = str(file.attrs["content_digest"])
+            self.provenance: dict[str, Any] = json_object(file.attrs.get("provenance", "{}"))
+            # files from before the header had a digest are held against their content's only
+            self._header = str(file.attrs.get("header_digest", self.identity.header_digest(self.digest)))
+        except UNREADABLE as error:
+            raise unreadable(path, f"root attributes: {printable(str(error))}") from error
         self._datasets = _checked_datasets(path, file)
 
     schema = property(lambda self: self.identity.schema)
@@ -81,6 +86,13 @@ class Artifact(Mapping):
         """Return a handle that reads only the rows it is sliced for."""
         return self._dataset(name)
 
+    def about(self, name: str) -> str:
+        """Return what the file itself says of a data set; empty where it says nothing."""
+        try:
+            return printable(str(self._dataset(name).attrs.get("about", "")))
+        except UNREADABLE as error:
+            raise unreadable(self.path, f"attributes of {name!r}: {printable(str(error))}") from error
+
     def group(self, name: str) -> dict[str, np.ndarray]:
         """Read every data set below group `name`, keyed by the rest of its name."""
         return {key[len(name) + 1 :]: self[key] for key in self if key.startswith(name + "/")}
@@ -104,10 +116,9 @@ class Artifact(Mapping):
             found = content_digest(self._file)
         except UNREADABLE as error:
             raise unreadable(self.path, printable(str(error))) from error
-        # files from before the header had a digest are held against their content's only
-        header = self._file.attrs.get("header_digest")
-        if header is not None and str(header) != self.identity.header_digest(self.digest):
-            raise self._damaged("header", str(header), self.identity.header_digest(self.digest))
+        header = self.identity.header_digest(self.digest)
+        if self._header != header:
+            raise self._damaged("header", self._header, header)
         if found != self.digest:
             raise self._damaged("content", self.digest, found)
 

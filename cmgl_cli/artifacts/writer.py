@@ -23,7 +23,7 @@ import numpy as np
 from cmgl_cli import __version__
 from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec, allocated, chunk_shape, done_blocks
 from cmgl_cli.artifacts.digest import content_digest, public_datasets
-from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, reserve
+from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, publish_bytes, reserve
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import lock_path, output_lock
 from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, read_values
@@ -33,6 +33,8 @@ from cmgl_cli.errors import InputError, LockedError, OutputError
 GZIP_FROM_ELEMENTS = 4096
 PACKED: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 PROGRESS = "_progress"
+# writers whose files cannot be closed; held for as long as the process lives
+_UNCLOSED: list["ArtifactWriter"] = []
 VERSIONED = ("numpy", "h5py", "torch", "transformers", "scipy", "numba", "sklearn", "PIL")
 
 
@@ -47,7 +49,8 @@ def checkpoint_path(output: Path) -> Path:
 
 
 def _fresh_checkpoint(output: Path) -> Path:
-    return checkpoint_path(output).with_suffix(".new")
+    path = checkpoint_path(output)
+    return path.with_name(path.name + ".partial")
 
 
 class ArtifactWriter:
@@ -64,9 +67,11 @@ class ArtifactWriter:
     def __init__(self, output: Path, identity: Identity, log: Callable[[str], None]):
         self.output, self.identity, self._log = output, identity, log
         self._partial = partial_path(output)
-        self._started = time.time()
+        self._started = time.monotonic()
+        self._handles: list[Any] = []
         self.provenance: dict[str, Any] = {}
         self._file, self.resumed = self._open_or_start()
+        self._laid_out = self.resumed
 
     def write(self, name: str, values: Any) -> None:
         """Write one whole data set (again, when a resumed file has it already)."""
@@ -77,12 +82,16 @@ class ArtifactWriter:
             if name in self._file:
                 del self._file[name]
             if array.dtype.kind in "OSU":
-                dataset = self._file.create_dataset(name, data=array.astype(object), dtype=h5py.string_dtype())
+                array, dtype = array.astype(object), h5py.string_dtype()
             else:
-                packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
-                layout = {"chunks": chunk_shape(array.shape, array.dtype), **PACKED} if packed else {}
-                dataset = self._file.create_dataset(name, data=array, **layout)
+                dtype = array.dtype
+            packed = array.dtype.kind in "iub" and array.size >= GZIP_FROM_ELEMENTS
+            layout = {"chunks": chunk_shape(array.shape, array.dtype), **PACKED} if packed else {}
+            dataset = self._file.create_dataset(name, array.shape, dtype, **layout)
             self._describe(name, dataset)
+            with self._held(dataset):
+                if array.size:
+                    dataset[...] = array
 
     def write_group(self, name: str, arrays: Mapping[str, Any]) -> None:
         """Write every array below group `name`."""
@@ -101,8 +110,9 @@ class ArtifactWriter:
                 )
                 self._describe(name, dataset)
             dataset = self._file[name]
-            dataset.resize(len(dataset) + len(rows), axis=0)
-            dataset[len(dataset) - len(rows) :] = rows
+            with self._held(dataset):
+                dataset.resize(len(dataset) + len(rows), axis=0)
+                dataset[len(dataset) - len(rows) :] = rows
 
     def declare_blocks(self, *specs: BlockSpec) -> list["BlockSet"]:
         """Lay out everything that is written block by block, in one call; return one handle a spec."""
@@ -112,18 +122,28 @@ class ArtifactWriter:
             self._file, self.resumed = self._start(), False
         if PROGRESS not in self._file:
             self._lay_out(specs)
-        return [BlockSet(self._file, self.output, spec, f"{PROGRESS}/{i}") for i, spec in enumerate(specs)]
+        blocks = [BlockSet(self._file, self.output, spec, f"{PROGRESS}/{i}") for i, spec in enumerate(specs)]
+        self._handles += blocks
+        return blocks
+
+    @contextmanager
+    def _held(self, dataset: h5py.Dataset) -> Iterator[None]:
+        """Keep a handle until its bytes are out: HDF5 breaks down over one that it cannot close."""
+        self._handles.append(dataset)
+        yield
+        self._file.flush()
+        self._handles.pop()
 
     def save_checkpoint(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep the state of a training, replacing the last one in one step."""
-        target, fresh = checkpoint_path(self.output), _fresh_checkpoint(self.output)
-        with disk_errors(self.output):
-            with h5py.File(fresh, "w") as file:
-                file.attrs["key"] = self.identity.key()
-                for name, values in arrays.items():
-                    file.create_dataset(name, data=values)
-            fsync_path(fresh)
-            os.replace(fresh, target)
+        # made in memory, since HDF5 cannot close a file that a full disk did not take
+        with h5py.File(self._partial.name, "w", driver="core", backing_store=False) as file:
+            file.attrs["key"] = self.identity.key()
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values)
+            file.flush()
+            image = file.id.get_file_image()
+        publish_bytes(checkpoint_path(self.output), image)
 
     def load_checkpoint(self) -> dict[str, np.ndarray] | None:
         """Return the last training state of the same identity, or None."""
@@ -152,14 +172,19 @@ class ArtifactWriter:
             path.unlink(missing_ok=True)
         return digest
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException) -> None:
         """Close after a failure; keep the unfinished file only when it holds finished blocks."""
-        try:
-            worth_keeping = bool(self._file) and PROGRESS in self._file and done_blocks(self._file[PROGRESS])[0] > 0
-            if self._file:
-                self._file.close()
-        except (OSError, RuntimeError):
-            worth_keeping = True  # the next run looks at it and starts over if it cannot be read
+        if isinstance(error, OutputError):
+            # HDF5 takes the process down when it goes on with a file that the disk did not take
+            _UNCLOSED.append(self)
+            worth_keeping = self._laid_out
+        else:
+            try:
+                worth_keeping = bool(self._file) and PROGRESS in self._file and done_blocks(self._file[PROGRESS])[0] > 0
+                if self._file:
+                    self._file.close()
+            except (OSError, RuntimeError):
+                worth_keeping = True  # the next run looks at it and starts over if it cannot be read
         if not worth_keeping:
             self._partial.unlink(missing_ok=True)
 
@@ -231,6 +256,7 @@ class ArtifactWriter:
                 bitmap.attrs["block_rows"] = spec.block_rows
             self._file.flush()
             fsync_path(self._partial)
+        self._laid_out = True
         reserve(self.output, self._partial, 0)
 
     def _laid_out_as(self, specs: tuple[BlockSpec, ...]) -> bool:
@@ -288,8 +314,8 @@ def create_artifact(
         try:
             yield writer
             writer.publish()
-        except BaseException:
-            writer.abandon()
+        except BaseException as error:
+            writer.abandon(error)
             raise
 
 
@@ -319,7 +345,7 @@ def _provenance(started: float) -> dict[str, Any]:
     return {
         "command": " ".join(["cmgl", *sys.argv[1:]]),
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 3),
+        "seconds": round(time.monotonic() - started, 3),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "versions": {"cmgl": __version__, "python": platform.python_version(), **versions},

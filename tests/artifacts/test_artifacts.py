@@ -1,6 +1,7 @@
 """The promises of the file format: nothing half-written, nothing silently wrong, nothing unsafe."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -283,7 +284,8 @@ def test_flipped_bits_never_pass_verification(artifact):
 
 
 def test_what_a_kill_after_publishing_leaves_is_cleared_unless_somebody_writes(artifact):
-    strays = [lock_path(artifact), checkpoint_path(artifact), checkpoint_path(artifact).with_suffix(".new")]
+    checkpoint = checkpoint_path(artifact)
+    strays = [lock_path(artifact), checkpoint, checkpoint.with_name(checkpoint.name + ".partial")]
     for path in strays:
         path.write_bytes(b"")
     with output_lock(artifact):
@@ -292,6 +294,16 @@ def test_what_a_kill_after_publishing_leaves_is_cleared_unless_somebody_writes(a
     strays[0].write_bytes(b"")
     clear_leftovers(artifact)
     assert os.listdir(artifact.parent) == [artifact.name]
+
+
+def test_a_disk_too_full_for_the_lock_says_so_and_leaves_none(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OutputError, match="No space left"):
+        helpers.write(tmp_path / "features.h5")
+    assert os.listdir(tmp_path) == []
 
 
 def test_checkpoint_is_private_to_its_identity_and_goes_with_the_publish(tmp_path):

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 SHIM = Path(__file__).with_name("shim.c")
 NOTHING, KILL_BEFORE, KILL_TORN, DISK_FULL, NO_FALLOCATE = range(5)
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
