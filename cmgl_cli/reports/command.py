@@ -7,7 +7,7 @@ from typing import Any
 from cmgl_cli.config import RunConfig, build_run
 from cmgl_cli.console import Console
 from cmgl_cli.errors import UsageError
-from cmgl_cli.reports.material import Images, Run, run_of_config, runs_of_files
+from cmgl_cli.reports.material import Images, runs_of_config, runs_of_files
 from cmgl_cli.reports.report import Written, write_report
 
 CONFIGS = (".yaml", ".yml")
@@ -39,7 +39,7 @@ def report(sources: Sequence[Path], output: Path | None, typed: Mapping[str, Any
     if configs:
         if not config.name:
             raise UsageError("the configuration names no dataset", str(configs[0]), "add a line: dataset: NAME")
-        runs = [run_of_config(config)]
+        runs = runs_of_config(config)
     else:
         runs = runs_of_files(sources, Images(config.dataset, config.root, config.dataset_options))
     say(write_report(runs, output or runs[0].folder / "report.html"), console)
@@ -47,8 +47,7 @@ def report(sources: Sequence[Path], output: Path | None, typed: Mapping[str, Any
 
 def report_of_run(config: RunConfig, console: Console) -> None:
     """Write the report of an experiment into its folder."""
-    run: Run = run_of_config(config)
-    say(write_report([run], run.folder / "report.html"), console)
+    say(write_report(runs_of_config(config), config.folder / "report.html"), console)
 
 
 def say(written: Written, console: Console) -> None:

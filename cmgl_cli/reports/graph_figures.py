@@ -26,6 +26,8 @@ from cmgl_cli.reports.style import (
 
 MOST_EDGES = 45
 """Edges drawn in one circle; of more, the strongest are drawn and the title says so."""
+MOST_NAMED = 64
+"""Nodes up to which each is named: more names could not be read."""
 COLUMNS = 3
 """Panels side by side: more would be too small to read on a page."""
 
@@ -273,7 +275,7 @@ def draw_circle(axes: Axes, matrix: NDArray, names: Sequence[str], strongest: fl
         place[:, 0], place[:, 1], s=26, color=np.where(linked, INK, "white"), edgecolor=INK, linewidth=0.9, zorder=3
     )
     size = 7.5 if len(names) <= 40 else 5.5
-    for (x, y), name in zip(place * 1.13, names, strict=True):
+    for (x, y), name in zip(place * 1.13, names if len(names) <= MOST_NAMED else [], strict=False):
         axes.text(x, y, name, ha="center", va="center", fontsize=size, color=INK)
     axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
     image_axes(axes)

@@ -14,6 +14,8 @@ from cmgl_cli.pipeline import steps_of
 
 VARIANTS = ("features", "graphs")
 """Schemas of which a run has several, told apart by the setting ``variant``."""
+EXPERIMENTS = "experiments"
+"""Folder below a run's for what ``cmgl experiment`` wrote."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,27 @@ class Images:
     dataset: str | None = None
     root: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def runs_of_config(config: RunConfig) -> list[Run]:
+    """Return an experiment's run, and a run for each of its ``cmgl experiment`` artifacts.
+
+    Raises
+    ------
+    InputError
+        There is no artifact at all.
+    """
+    repeated = []
+    for path in sorted((config.folder / EXPERIMENTS).glob("*.h5")):
+        try:
+            one = Found.at(path)
+        except InputError:
+            continue
+        if ".partial" not in path.name and one.kind == "experiment":
+            repeated.append(Run(f"{config.name}/{path.stem}", path.parent, {one.kind: one}))
+    if repeated and not any(config.folder.glob("*.h5")):
+        return repeated
+    return [run_of_config(config), *repeated]
 
 
 def run_of_config(config: RunConfig) -> Run:

@@ -23,6 +23,7 @@ from cmgl_cli.reports.sections import (
     restoration,
     segmentation,
 )
+from cmgl_cli.reports.sections.parts import listed
 
 SECTIONS = (
     opening,
@@ -70,7 +71,7 @@ def write_report(runs: Sequence[Run], page: Path) -> Written:
     """
     sections = within([section for room in SECTIONS for section in room.sections(runs)])
     figures = f"{page.stem}-figures"
-    title = "cmgl: " + ", ".join(run.name for run in runs)
+    title = "cmgl: " + listed([run.name for run in runs])
     html, markdown = build_page(title, sections, subtitle=classification.headline(runs), figure_folder=figures)
     for section in sections:
         for figure in section.all_figures:

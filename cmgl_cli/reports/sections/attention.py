@@ -9,10 +9,12 @@ from cmgl_cli.errors import InputError
 from cmgl_cli.reports.attention_figures import attention_figure
 from cmgl_cli.reports.curve_figures import training_figure
 from cmgl_cli.reports.material import Run
-from cmgl_cli.reports.page import Section
-from cmgl_cli.reports.sections.parts import figure, first
+from cmgl_cli.reports.page import Section, Table
+from cmgl_cli.reports.sections.model import describe_nodes
+from cmgl_cli.reports.sections.parts import figure, first, shortened
 
 NODES_DRAWN = 6
+NODES_LISTED = 128
 IMAGES_DRAWN = 3
 TEXTS_DRAWN = 3
 LONGEST_SIDE = 448
@@ -49,7 +51,22 @@ def sections(runs: Sequence[Run]) -> list[Section]:
         "weights are its attention, and they add up to one. Texts are drawn as images and go through the same "
         "encoder and the same nodes. Shown are the nodes whose attention is most focused."
     )
-    return [Section("Where the nodes look", [text], (), figures)]
+    table = _node_table(run)
+    return [Section("Where the nodes look", [text], [table] if table.rows else [], figures)]
+
+
+def _node_table(run: Run) -> Table:
+    """Return every node in words: its place on average over images, how focused it is, and which classes move it."""
+    rows = [
+        [str(at), node.place or "–", f"{node.focus:.2f}", node.highest or "–", node.lowest or "–"]
+        for at, node in enumerate(describe_nodes(run))
+    ]
+    caption = (
+        "Every node in words; focus is 1 for one patch and 0 for all alike, both on average over images, so that a "
+        "node that follows things about has a place all over the image"
+    )
+    columns = ("node", "looks at", "focus", "highest for", "lowest for")
+    return shortened(Table(columns, rows, caption, folded=True), NODES_LISTED)
 
 
 def telling_nodes(nodes: Artifact) -> list[int]:

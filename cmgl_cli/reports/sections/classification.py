@@ -87,7 +87,7 @@ def _figures(artifact: Artifact) -> list[Figure]:
             confusion_figure(artifact["confusion"], names),
             "Confusion matrix of the chosen classifier",
             "Rows are what an image is, columns what it was taken for: a flawless classifier fills the diagonal only, "
-            "and a dark cell beside it names two classes that are mixed up.",
+            "and a coloured cell off it names two classes that are mixed up.",
         ),
         figure(
             "reliability",

@@ -13,14 +13,18 @@ from cmgl_cli.reports.sections.model import Node, View, describe_nodes, order_of
 from cmgl_cli.reports.sections.parts import figure, first, signed
 
 EDGES_LISTED = 12
-FORMULA = (
-    "J = KL(a‖b) + KL(b‖a) is the log-likelihood ratio of two classes that is expected when one of them is true, "
-    "both directions added: the larger, the easier they are told apart. With Σ = Ω⁻¹ and δ = m_a − m_b, an edge (i, "
-    "j) holds (Ω_b − Ω_a)_ij (Σ_a − Σ_b)_ij of J because the graphs differ, and (Ω_a + Ω_b)_ij δ_i δ_j because the "
-    "means do; single nodes hold the like, half of it. All of them add up to J exactly. What edges hold through the "
-    "means is often negative: nodes that move together would count the same evidence twice, and their edge takes the "
-    "surplus away."
+MEANING = (
+    "J is the log-likelihood ratio of the two classes that is expected when one of them is true, both directions "
+    "added: the larger, the easier they are told apart. It is a sum over edges and nodes. What edges hold through "
+    "the means is often negative: nodes that move together would count the same evidence twice, and their edge takes "
+    "the surplus away."
 )
+FORMULA = """\
+J            =  KL(a‖b) + KL(b‖a)  =  all edges + all nodes, exactly
+edge i – j   =  (Ω_b − Ω_a)[i,j] (Σ_a − Σ_b)[i,j]   the graphs differ
+             +  (Ω_a + Ω_b)[i,j] δ[i] δ[j]          the means differ
+node i       =  half of the same with j = i
+Σ = Ω⁻¹,  δ = m_a − m_b,  Ω the precision, m the mean"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def _section(run: Run, seen: View, pair: Pair) -> Section:
         f"Shown for {a} and {b}, {pair.why}, in {seen.kind} observations: J = {pair.parts.total:.3g} nats "
         f"{'an image' if seen.kind == 'image' else 'a patch'}. Their graphs differ by "
         f"{structure_share(pair.parts):.0%} of that, their means by the rest{_drawn_together(seen)}.",
-        FORMULA,
+        MEANING,
     ]
     tables, figures = [_shares(pair.parts)], []
     if edges:
@@ -107,7 +111,7 @@ def _section(run: Run, seen: View, pair: Pair) -> Section:
                 "many nats each edge adds because it is not the same in both; bars to the left take away.",
             )
         )
-    return Section(f"What tells {a} from {b}?", paragraphs, tables, figures)
+    return Section(f"What tells {a} from {b}?", paragraphs, tables, figures, listing=FORMULA)
 
 
 def _drawn_together(seen: View) -> str:

@@ -16,7 +16,7 @@ KINDS = {"image graphs": "image", "patch graphs": "patch", "region graphs": "reg
 WORDS = {
     "image": "One observation is one image: the values of its nodes.",
     "patch": "One observation is one patch of an image: how much each node would draw from it.",
-    "region": "One observation is one patch whose pixels mostly belong to one class of the masks.",
+    "region": "One observation is a small part of an image; it belongs to the classes its pixels show.",
     "given": "The covariances were given.",
 }
 K_READING = (
@@ -72,7 +72,7 @@ def _networks(word: str, artifact: Artifact, names: Sequence[str]) -> list[Figur
             f"{word}-matrices",
             matrix_figure(graphs, order=order, title=""),
             "The same graphs as matrices",
-            "A cell is a pair of nodes: orange, they rise together; blue, they move against each other; white, no "
+            "A cell is a pair of nodes: orange, they rise together; blue, they move against each other; no colour, no "
             "edge. Blocks beside the diagonal are groups of nodes that belong together. " + ORDER,
         ),
     ]

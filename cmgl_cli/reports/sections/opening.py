@@ -9,7 +9,15 @@ from cmgl_cli.heads.contributions import divergence
 from cmgl_cli.reports.material import Run
 from cmgl_cli.reports.page import Section
 from cmgl_cli.reports.sections import restoration
-from cmgl_cli.reports.sections.comparison import OURS, Comparison, best_peer, beyond_chance, comparisons, kinds_of
+from cmgl_cli.reports.sections.comparison import (
+    OURS,
+    Comparison,
+    best_peer,
+    beyond_chance,
+    comparisons,
+    kinds_of,
+    only_seeds_differ,
+)
 from cmgl_cli.reports.sections.differences import clearest, structure_share, telling_edges
 from cmgl_cli.reports.sections.graphs import partial_correlation
 from cmgl_cli.reports.sections.model import Node, describe_nodes, view
@@ -32,6 +40,11 @@ def sections(runs: Sequence[Run]) -> list[Section]:
     points = [*_graph_points(runs), *_worth(runs)]
     of_stations = [point for run in runs for point in restoration.says(run)]
     paragraphs = ([INTRODUCTION] if points else []) + ([OF_STATIONS] if of_stations else [])
+    tables = comparisons(runs)
+    if len(tables) > 1:
+        paragraphs.append(
+            f"Pictures, and numbers without a spread, are of {tables[0].run}, the first of {len(tables)} runs."
+        )
     return [Section("What the graph says", paragraphs, points=[*points, *of_stations])] if paragraphs else []
 
 
@@ -152,6 +165,8 @@ def _worth(runs: Sequence[Run]) -> list[str]:
     if not tables:
         return []
     lines = [line for kind in kinds_of(tables[0]) if (line := _edges_worth(tables[0], kind))]
+    if only_seeds_differ(tables):
+        lines += [line for kind in kinds_of(tables[0]) if (line := _over_seeds(tables, kind))]
     peer, ours = best_peer(tables[0]), tables[0].accuracy(tables[0].chosen)
     if peer is None or ours is None:
         return lines
@@ -161,6 +176,16 @@ def _worth(runs: Sequence[Run]) -> list[str]:
         *lines,
         f"In all, the {tables[0].chosen} ({ours:.1%}) is {how} the best baseline, {peer[0]} ({peer[1]:.1%}).",
     ]
+
+
+def _over_seeds(tables: Sequence[Comparison], kind: str) -> str:
+    """Say what the edges are worth from seed to seed."""
+    pairs = [(one.accuracy(f"{OURS} ({kind})"), one.accuracy(f"control: diagonal ({kind})")) for one in tables]
+    gains = np.array([100 * (ours - without) for ours, without in pairs if ours is not None and without is not None])
+    if len(gains) < 2:
+        return ""
+    spread = f"{gains.mean():+.1f} ± {gains.std(ddof=1):.1f} points"
+    return f"Over {len(gains)} seeds the edges of {kind} observations add {spread}."
 
 
 def _edges_worth(table: Comparison, kind: str) -> str:

@@ -30,9 +30,9 @@ def sections(runs: Sequence[Run]) -> list[Section]:
         "prior",
         prior_figure(values, names),
         "Prior of some classes, and how the priors of all pairs of nodes and classes are distributed",
-        "A dark cell means that two nodes read the same places, so an edge between them is penalised less. The nodes "
-        "are in the same clustered order in all maps. A histogram crowded on one value means that the prior has "
-        "no preference among edges.",
+        "A strongly coloured cell means that two nodes read the same places, so an edge between them is penalised "
+        "less. The nodes stand in one order in all maps, found by clustering. A histogram crowded on one value means "
+        "that the prior has no preference among edges.",
     )
     verdict = f"Nine in ten of the priors lie within {summary.spread:.2f} of each other" + (
         ", so they do tell edges apart." if summary.informative else ": they hardly tell edges apart."

@@ -13,7 +13,7 @@ from cmgl_cli.reports.station_figures import station_figures
 READINGS = {
     "gaps": (
         "Gaps of some stations, what was filled in, and how sure that is",
-        "Blue is what was observed, orange what was filled. The pale band should hold the truth nine times in ten: "
+        "Blue is what was observed, orange what was filled. The band should hold the truth nine times in ten: "
         "wide where little is known, narrow where neighbours and other variables say much.",
     ),
     "skill": (
@@ -23,13 +23,13 @@ READINGS = {
     ),
     "spatial-graph": (
         "The learnt graph between stations, on the map",
-        "Dots are stations, darker ones higher. Joined stations inform each other, thick lines more; stations that "
-        "are near and not joined do not help each other.",
+        "Dots are stations, coloured by their elevation. Joined stations inform each other, thick lines more; "
+        "stations that are near and not joined do not help each other.",
     ),
     "modality-graph": (
         "The learnt graph between variables",
-        "An orange line joins variables that rise together, a blue one variables of which one falls when the other "
-        "rises; the numbers are the weights.",
+        "A solid orange line joins variables that rise together, a dashed blue one variables of which one falls when "
+        "the other rises; the numbers are the weights.",
     ),
 }
 
