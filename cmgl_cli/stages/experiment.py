@@ -25,7 +25,7 @@ from cmgl_cli.experiments import (
     to_markdown,
     workers,
 )
-from cmgl_cli.pipeline import Job, Prepared, execute, make_job, steps_of
+from cmgl_cli.pipeline import Job, Prepared, execute, make_job, status, steps_of
 from cmgl_cli.reports import png
 from cmgl_cli.settings import ExperimentConfig
 
@@ -56,8 +56,13 @@ def _extract(job: Job) -> None:
     if not job.run.dataset:
         return
     run = replace(job.run, until=("extract",))
+    if job.dry_run:
+        for item in status(run, job.console):
+            if item.state != "up to date":
+                job.console.info(f"{item.step.label}: {item.state}, would be made")
+        return
     for step in steps_of(run):
-        execute(make_job(step, run, job.console, dry_run=job.dry_run, verify=job.verify))
+        execute(make_job(step, run, job.console, verify=job.verify))
 
 
 def _experiment(name: str) -> Experiment:

@@ -243,3 +243,10 @@ def test_images_without_classes_and_masks_are_refused_before_anything_is_compute
         Image.new("RGB", (64, 64), (80 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.png")
     cmgl("extract", "--images", "photos", "--encoder", "builtin:tiny", "--name", "mine")
     assert "one class each, or masks" in cmgl("experiment", "matrix", "--name", "mine", code=3).err
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = cmgl("experiment", "matrix", "--dataset", "smoke", "--dry-run").err
+    assert "extract (text): missing, would be made" in told and "would write" in told
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
