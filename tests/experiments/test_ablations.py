@@ -63,6 +63,7 @@ def digest_of(folder, name):
     return read_header(folder / "artifacts" / "digits" / "experiments" / f"{name}.h5")[1]
 
 
+@pytest.mark.slow
 def test_a_kill_loses_at_most_the_cell_at_work(tmp_path, config):
     """Killed in the middle, a run goes on, and ends with the digest of an undisturbed one."""
     command = ["experiment", "matrix", "--config", config, "--quick", "--seeds", "2"]
@@ -220,6 +221,7 @@ def regions(tmp_path_factory):
     return replace(Chain.of(build_run(path)), kind="region")
 
 
+@pytest.mark.slow
 def test_images_of_several_classes_are_scored_by_their_regions(regions):
     found = {cell["matrix"]: metrics for cell, metrics in run_all("matrix", regions)}
     assert set(found) == {"common + specific", "only common", "no edges", "random graph"}

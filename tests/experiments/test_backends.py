@@ -26,6 +26,7 @@ def dies_once(cell, chain):
     return MATRIX.run(cell, chain)
 
 
+@pytest.mark.slow
 def test_dask_with_a_worker_killed_in_the_middle_gives_the_results_of_one_process(tmp_path, chain):
     cells = MATRIX.cells(Request(quick=True, seeds=1, data=chain))
     alone = run_cells(MATRIX, cells, chain, Journal(tmp_path / "alone.jsonl", {}))
@@ -69,7 +70,7 @@ def test_a_scheduler_is_dasks_and_must_answer(tmp_path, monkeypatch):
 
 
 def test_cells_that_want_the_same_artifact_at_once_wait_for_one_another(tmp_path, chain):
-    stages = {**chain.run.stages, "distill": replace(chain.run.stages["distill"], epochs=1)}
+    stages = {**chain.run.stages, "distill": replace(chain.run.stages["distill"], key_width=9)}
     fresh = replace(chain, run=replace(chain.run, stages=stages))
     cells = MATRIX.cells(Request(quick=True, seeds=1, data=fresh))
     made = {path.name for path in fresh.cells.glob("*.h5")}
