@@ -51,6 +51,7 @@ class RunConfig:
 
 TOP_KEYS = {"name": str, "dataset": str, "root": Path, "artifacts": Path, "until": tuple[str, ...], "seed": int}
 OPTIONS = "dataset_options"
+MOST_CHARACTERS, MOST_VALUES, LONGEST_SHOWN = 2**20, 100_000, 200
 
 
 def build_run(
@@ -91,9 +92,9 @@ def build_run(
 def _options(given: Any, where: str) -> dict[str, Any]:
     """Return the dataset's options from a YAML mapping, or from the text of one."""
     try:
-        parsed = yaml.safe_load(given) if isinstance(given, str) else given
-    except yaml.YAMLError:
-        parsed = given
+        parsed = _load_yaml(given) if isinstance(given, str) else given
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise _bad(OPTIONS, given, where, f"it is not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if parsed is None:
         return {}
     if not isinstance(parsed, dict) or not all(isinstance(key, str) for key in parsed):
@@ -121,9 +122,31 @@ def _run_config(top: dict[str, Any], options: dict[str, Any], stages: dict[str, 
     )
 
 
+def _load_yaml(text: str) -> Any:
+    """Parse YAML; raise `ValueError` where few lines stand for very many values, or for themselves."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{len(text)} characters are no settings")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and _count_values(root, {}) > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES} values")
+    return yaml.safe_load(text)
+
+
+def _count_values(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many values a node stands for when every alias is written out; infinite where it holds itself."""
+    if id(node) in known:
+        return known[id(node)]
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    known[id(node)] = float("inf")
+    inner = node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
+    known[id(node)] = 1 + sum(_count_values(one, known) for one in inner)
+    return known[id(node)]
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = _load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             "the configuration file does not exist", str(path), "check the path; shipped ones lie in configs/"
@@ -150,7 +173,7 @@ def _section(document: dict[str, Any], stage: str, where: str) -> dict[str, Any]
     if not isinstance(section, dict):
         raise UsageError(
             f"section {stage} must hold keys and values",
-            f"{where}: {stage} = {section!r}",
+            f"{where}: {stage} = {repr(section)[:LONGEST_SHOWN]}",
             f"write {stage}: {{key: value}}",
         )
     section = {str(key).replace("-", "_"): value for key, value in section.items()}
@@ -218,7 +241,13 @@ def _to_bool(value: Any, key: str, where: str) -> bool:
 
 def _to_int(value: Any, key: str, where: str) -> int:
     try:
-        if isinstance(value, bool) or float(value) != int(float(value)):
+        if isinstance(value, bool):
+            raise ValueError
+        if isinstance(value, int):
+            return value
+        if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+            return int(value)  # not through float, which has 53 bits
+        if float(value) != int(float(value)):
             raise ValueError
         return int(float(value))
     except (TypeError, ValueError, OverflowError):
@@ -250,4 +279,4 @@ _CONVERTERS: Mapping[Any, Callable[[Any, str, str], Any]] = {
 
 
 def _bad(key: str, value: Any, where: str, fix: str) -> UsageError:
-    return UsageError(f"cannot use this value for {key}", f"{where}: {key} = {value!r}", fix)
+    return UsageError(f"cannot use this value for {key}", f"{where}: {key} = {repr(value)[:LONGEST_SHOWN]}", fix)

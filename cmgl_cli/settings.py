@@ -68,7 +68,7 @@ def _path(about: str) -> Any:
 
 
 def _seed() -> Any:
-    return option(0, "Seed of everything random in this stage.", least=0)
+    return option(0, "Seed of everything random in this stage.", least=0, most=2**32 - 1)
 
 
 def _device() -> Any:

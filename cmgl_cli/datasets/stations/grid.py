@@ -1,5 +1,6 @@
 """From rows as files have them to the dense table: duplicates, gaps, sentinels, mixed steps."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from cmgl_cli.datasets.stations.times import as_steps, recognise_frequency, regu
 from cmgl_cli.errors import InputError
 
 _ENOUGH_FOR_DAILY = 5
+_MOST_HOLLOW, _EMPTIEST = 2**25, 20
 _SENTINELS = tuple(
     sign * size
     for size in (99.0, 99.9, 99.99, 999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99999.0, 99999.9, 999999.0, 8888.0)
@@ -90,6 +92,7 @@ def build_table(rows: Rows, where: str, frequency: Frequency | None = None) -> S
     _refuse_mixed_steps(rows, step, where)
     cell = np.searchsorted(axis, times), rows.station
     shape = len(axis), len(rows.stations), len(rows.variables)
+    refuse_hollow(shape, rows.values.size, where)
     values = np.full(shape, np.nan)
     values[cell] = rows.values
     quality = None
@@ -111,6 +114,23 @@ def build_table(rows: Rows, where: str, frequency: Frequency | None = None) -> S
         inserted=inserted,
         notes=tuple(notes),
     )
+
+
+def refuse_hollow(shape: tuple[int, int, int], observed: int, where: str) -> None:
+    """Refuse a table so large and so empty that its rows cannot be what they seem.
+
+    Raises
+    ------
+    InputError
+        Gigabytes of cells, nearly all of them without a row.
+    """
+    cells = math.prod(shape)
+    if cells > _MOST_HOLLOW and cells > _EMPTIEST * observed:
+        raise InputError(
+            "The table would be nearly empty",
+            f"{where}: {shape[0]} times x {shape[1]} stations x {shape[2]} variables for {observed} cells",
+            "check that the columns of station and time are what they should be, or split the file",
+        )
 
 
 def _refuse_duplicates(rows: Rows, times: np.ndarray, where: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmgl_cli.datasets.stations.grid import Rows, build_table
+from cmgl_cli.datasets.stations.grid import Rows, build_table, refuse_hollow
 from cmgl_cli.datasets.stations.jma_file import ELEMENTS, Block, JmaFile, no_download, open_jma
 from cmgl_cli.datasets.stations.table import NO_FLAG, Frequency, Source, StationTable
 from cmgl_cli.datasets.stations.times import parse_times
@@ -55,7 +55,9 @@ def read_jma(
     stations = tuple(dict.fromkeys(block.station for block in file.blocks))
     elements = tuple(dict.fromkeys(block.element for block in file.blocks))
     body = file.rows[file.start :]
-    values = np.full((len(body), len(stations), len(elements)), np.nan)
+    shape = len(body), len(stations), len(elements)
+    refuse_hollow(shape, len(body) * len(file.blocks), str(path))
+    values = np.full(shape, np.nan)
     quality = np.full(values.shape, NO_FLAG, dtype=np.int16)
     unread: set[str] = set()
     undone = 0
