@@ -52,15 +52,11 @@ def report_of_run(config: RunConfig, console: Console) -> None:
 
 def say(written: Written, console: Console) -> None:
     """Print where a report lies, and what it lacks."""
-    for note in written.notes:
-        console.info(f"report: {note}")
     size = written.page.stat().st_size / 1e6
-    console.fields(
-        "report",
-        {
-            "page": written.page.resolve(),
-            "text": written.twin.resolve(),
-            "sections": list(written.sections),
-            "size": f"{size:.1f} MB",
-        },
-    )
+    values = {
+        "page": written.page.resolve(),
+        "text": written.twin.resolve(),
+        "sections": list(written.sections),
+        "size": f"{size:.1f} MB",
+    }
+    console.fields("report", {**values, "missing": list(written.notes)} if written.notes else values)

@@ -14,6 +14,7 @@ from cmgl_cli.reports.style import (
     BLUE,
     DASHES,
     DIVERGING,
+    HIGHLIGHT,
     INK,
     MUTED,
     ORANGE,
@@ -109,6 +110,38 @@ def map_figure(coordinates: NDArray, edges: NDArray, weights: NDArray) -> Figure
         )
         axes.set(title=f"Spatial graph: {shown}", xlabel="longitude", ylabel="latitude", aspect=aspect)
         axes.grid()
+    return figure
+
+
+def filled_figure(
+    coordinates: NDArray, filled: NDArray, error: NDArray, variables: Sequence[str], units: Sequence[str]
+) -> Figure:
+    """Draw stations on the map, a panel a variable: size by how much was filled, colour by how unsure that is.
+
+    Parameters
+    ----------
+    coordinates : ndarray, shape (n_stations, 3)
+        Latitude, longitude, elevation.
+    filled : ndarray of bool, shape (n_times, n_stations, n_variables)
+    error : ndarray, shape (n_times, n_stations, n_variables)
+        Standard errors of filled values.
+    variables, units : sequence of str
+    """
+    latitude, longitude = coordinates[:, 0], coordinates[:, 1]
+    aspect = 1 / max(np.cos(np.radians(latitude.mean())), 0.05)
+    share, count = filled.mean(axis=0), np.maximum(filled.sum(axis=0), 1)
+    unsure = np.where(filled, error, 0).sum(axis=0) / count
+    with styled():
+        figure = new_figure(3.9 * len(variables) + 0.3, 4.2)
+        for v, axes in enumerate(figure.subplots(1, len(variables), squeeze=False)[0]):
+            dots = axes.scatter(
+                longitude, latitude, s=6 + 90 * share[:, v], c=unsure[:, v], cmap=HIGHLIGHT, vmin=0, edgecolor=INK,
+                linewidth=0.4,
+            )  # fmt: skip
+            unit = f", {units[v]}" if units[v] else ""
+            figure.colorbar(dots, ax=axes, label=f"mean standard error{unit}", location="bottom", shrink=0.8)
+            axes.set(title=f"{variables[v]}: {share[:, v].mean():.1%} filled", aspect=aspect)
+            axes.grid()
     return figure
 
 

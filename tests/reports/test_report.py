@@ -88,7 +88,7 @@ def test_one_artifact_alone_is_enough(run, no_pictures, tmp_path):
         said = cmgl("report", tmp_path / name, "--json")
         assert said.json["report"]["sections"], name
         (tmp_path / name).unlink()
-    assert "was made from nodes.h5" in said.err and "which is not here" in said.err
+    assert any("was made from nodes.h5" in note for note in said.json["report"]["missing"])
 
 
 def test_several_runs_are_compared(run, no_pictures, tmp_path):
@@ -126,8 +126,8 @@ def test_a_configuration_names_what_is_missing(run, no_pictures, tmp_path):
     config.write_text(f"dataset: digits\nartifacts: {tmp_path}\n")
     shutil.copy(run, folder / "damaged.h5")
     (folder / "damaged.h5").write_bytes(b"no")
-    said = cmgl("report", config)
-    assert "patch_graphs.h5 does not exist yet" in said.err and "damaged.h5 is left out" in said.err
+    missing = " ".join(cmgl("report", config, "--json").json["report"]["missing"])
+    assert "patch_graphs.h5 does not exist yet" in missing and "damaged.h5 is left out" in missing
     assert "patch_graphs.h5 does not exist yet" in (folder / "report.md").read_text().replace("\\", "")
 
 
@@ -214,7 +214,7 @@ def test_a_restored_record_has_its_figures_and_skill(no_pictures, tmp_path):
     runs = runs_of_files([path])
     (section,) = restoration.sections(runs)
     assert [figure.name for figure in section.figures] == [
-        f"restoration-{name}" for name in ("gaps", "skill", "spatial-graph", "modality-graph")
+        f"restoration-{name}" for name in ("gaps", "filled", "skill", "spatial-graph", "modality-graph")
     ]
     said = " ".join(restoration.says(runs[0]))
     assert "sun and rain move against each other" in said and "closest ties are q and r; p and q" in said

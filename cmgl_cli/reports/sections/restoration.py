@@ -8,13 +8,18 @@ from cmgl_cli.artifacts import Artifact
 from cmgl_cli.reports.material import Run, kinds
 from cmgl_cli.reports.page import Figure, Section, Table
 from cmgl_cli.reports.sections.parts import figure
-from cmgl_cli.reports.station_figures import station_figures
+from cmgl_cli.reports.station_figures import filled_figure, station_figures
 
 READINGS = {
     "gaps": (
         "Gaps of some stations, what was filled in, and how sure that is",
         "Blue is what was observed, orange what was filled. The band should hold the truth nine times in ten: "
         "wide where little is known, narrow where neighbours and other variables say much.",
+    ),
+    "filled": (
+        "How much was filled at every station, and how sure that is",
+        "A station is a dot where it lies: the larger, the more of its values were filled; the stronger its colour, "
+        "the less sure they are (mean standard error). Large and pale dots are gaps that neighbours fill well.",
     ),
     "skill": (
         "Errors on observations that were hidden and filled like gaps, method by method",
@@ -112,6 +117,14 @@ def _number(value: float) -> str:
 
 def _figures(artifact: Artifact, suffix: str) -> list[Figure]:
     drawings = station_figures(artifact)
+    if np.isfinite(artifact["coordinates"][:, :2]).all():
+        drawings["filled"] = filled_figure(
+            artifact["coordinates"],
+            artifact["filled"],
+            artifact["standard_error"],
+            artifact["variable"].tolist(),
+            artifact["unit"].tolist(),
+        )
     return [
         figure(f"restoration-{name}{suffix}", drawings[name], *words)
         for name, words in READINGS.items()
@@ -177,5 +190,6 @@ def _verdict(names: Sequence[str], skill: Mapping[str, np.ndarray]) -> list[str]
     if not lines:
         return []
     return [
-        f"On hidden observations the error of {skill['method'][0]}, beside the best other method: {', '.join(lines)}."
+        "On hidden observations the error of what filled this record, beside the best other method: "
+        f"{', '.join(lines)}."
     ]
