@@ -175,29 +175,21 @@ def dual_bound(task, inverse, work):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _shrink(task, out, room):
-    """Write T to ``out``, list its entries as free; return whether it is positive definite; D is lost."""
-    p, count = len(out), 0
-    for j in range(p):
-        room.starts[j] = count
-        target, bound, row, copy = task.sigma[j], task.limit[j], out[j], room.step[j]
-        for i in range(p):
-            row[i] = max(target[i] - bound[i], 0.0) + min(target[i] + bound[i], 0.0)
-        row[j] = target[j] + bound[j]
-        for i in range(j + 1):
-            copy[i] = row[i]
-            if row[i] != 0.0:
-                room.rows[count] = i
-                count += 1
-    room.starts[p] = count
-    return not np.isnan(factor(room.step))
+def shrink(task, out, work):
+    """Write T to ``out`` and its factor to ``work``; return whether T is positive definite."""
+    for i in range(len(out)):
+        target, bound, row, copy = task.sigma[i], task.limit[i], out[i], work[i]
+        for j in range(len(out)):
+            row[j] = max(target[j] - bound[j], 0.0) + min(target[j] + bound[j], 0.0)
+        row[i] = target[i] + bound[i]
+        copy[:] = row
+    return not np.isnan(factor(work))
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _tree_solution(shrunk, room):
     """Write to room's D the solution that would hold were the pattern of T a tree, and D T to its product."""
     step, product, p = room.step, room.product, len(shrunk)
-    step[:] = 0.0
     product[:] = 0.0
     for j in range(p):
         step[j, j] += 1.0 / shrunk[j, j]
@@ -227,8 +219,10 @@ def _shrunken_start(task, x, inverse, room):
 
     ``x`` [p, p] is zero before; ``inverse`` is T after.
     """
-    if not _shrink(task, inverse, room):
+    if not shrink(task, inverse, room.step):
         return False
+    room.step[:] = 0.0
+    list_free(Task(inverse, task.limit), inverse, inverse, room)  # the pattern of T
     _tree_solution(inverse, room)
     minimise_model(Task(task.sigma - inverse, task.limit), x, inverse, room)
     take_step(x, room, 1.0)

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmgl_cli.graphs.active_set import Task, descend, first_edges, make_room
+from cmgl_cli.graphs.active_set import Task, descend, first_edges, make_room, shrink
 from cmgl_cli.graphs.admm import Iterate
 from cmgl_cli.graphs.audit import admissible, components
 from cmgl_cli.graphs.certificate import Certificate, Problem
@@ -26,7 +26,7 @@ from cmgl_cli.graphs.splitting import Splitting
 # Below this variance of the eigenvalues of a correlation matrix active sets win, above it splitting (docs/graphs.md).
 SPREAD = 1.0
 MAX_STEPS = 50
-ROUGH = 1.0
+MILD, STRONG = 2.0, 1.0
 NO_START = np.empty((0, 0))
 
 
@@ -186,12 +186,13 @@ def _by_active_set(task, labels, start, tol, max_iter):
 
 @njit(cache=True, nogil=True)
 def _rough_start(task):
-    """Return a first guess of X [1, p, p] and of D."""
+    """Return a first guess of X [1, p, p], of D, and of how much heavier D should weigh (measured, not derived)."""
     x, dual, work = np.empty_like(task.sigma), np.empty_like(task.sigma), np.empty_like(task.sigma)
+    balance = MILD if shrink(task, x, dual) else STRONG
     first_edges(task, x, dual, work)
     invert(work)
     _feasible(task, work, dual)
-    return x.reshape(1, *x.shape), dual.reshape(1, *x.shape)
+    return x.reshape(1, *x.shape), dual.reshape(1, *x.shape), balance
 
 
 @njit(cache=True, nogil=True)
@@ -205,8 +206,8 @@ def _residual_of(task, x):
 
 def _by_splitting(task: Task, tol: float, max_iter: int, began: float) -> tuple[Any, Any, Any, list[Step]]:
     """Return X, D, (steps, objective, dual bound, residual) and the history."""
-    levels, (start, dual) = task.limit[None], _rough_start(task)
-    splitting = Splitting(task.sigma[None], levels, task.limit, np.ones(1), start, dual, ROUGH)
+    levels, (start, dual, balance) = task.limit[None], _rough_start(task)
+    splitting = Splitting(task.sigma[None], levels, task.limit, np.ones(1), start, dual, balance)
     limit, due, taken, history = min(max_iter, SPLITTING_STEPS), FIRST_CHECK, 0, []
     value, bound = np.inf, -np.inf
     while taken < limit and relative_gap(value, bound) > tol:
