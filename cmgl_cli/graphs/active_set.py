@@ -25,7 +25,7 @@ from cmgl_cli.graphs.kernels import FAST
 from cmgl_cli.graphs.lapack import factor, invert
 
 Array = NDArray[np.float64]
-FORCING = 0.1
+FORCING = 0.2
 MAX_PASSES = 60
 ARMIJO = 1e-3
 ROUNDING = 1e-13
@@ -101,14 +101,16 @@ def model_pass(task, x, inverse, room):
             moved += curvature * move * move * (2.0 if i != j else 1.0)
             step[j, i] += move
             row = product[i]
-            for k in range(p):
-                row[k] += move * own[k]
             column[i] += move * own[j]
             if i != j:
                 step[i, j] = step[j, i]
                 for k in range(p):
+                    row[k] += move * own[k]
                     own_product[k] += move * other[k]
                 column[j] += move * own[i]
+            else:
+                for k in range(p):
+                    row[k] += move * own[k]
     return moved
 
 

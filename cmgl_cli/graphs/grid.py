@@ -117,7 +117,7 @@ class Cell:
     score : float
         What the cells are ranked by; larger is better.
     seconds : float
-        CPU seconds of the process.
+        CPU seconds of the thread that fitted it.
     """
 
     rho: float

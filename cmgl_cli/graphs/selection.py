@@ -1,18 +1,22 @@
 r"""Choice of sharpness k and penalties (rho, gamma): eBIC, held-out likelihood, stability or a score of the caller's.
 
-Every (rho, gamma) pair is a cell: a path of fits along k, warm-started, with what the criterion needs beside it.
+Every (rho, gamma) pair is a cell: a path of fits along k, warm-started, with what the criterion needs beside it. Cells
+know nothing of each other, so they are fitted on all cores, with the same bits as one after another.
 
 What chooses k matters: see `judgement` for why eBIC, and any comparison at one (rho, gamma), accepts random priors.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cmgl_cli.errors import UsageError
+from cmgl_cli.graphs.concurrency import Stopped, available_workers, run_each
 from cmgl_cli.graphs.criteria import ebic_per_class, log_likelihood
 from cmgl_cli.graphs.grid import Cell, Grid, Selection
 from cmgl_cli.graphs.joint import fit_joint
@@ -35,10 +39,11 @@ def select_joint(  # noqa: PLR0913
     *,
     folds: Folds | None = None,
     score: Score | None = None,
-    resamples: Sequence[ArrayLike] | None = None,
+    resamples: Iterable[ArrayLike] | None = None,
     done: Mapping[tuple[float, float], Cell] | None = None,
     on_cell: Callable[[Cell, int, int], None] | None = None,
     progress: Callable[[], None] | None = None,
+    workers: int | None = None,
 ) -> Selection:
     """Fit the grid and return the best fit with its table.
 
@@ -55,17 +60,22 @@ def select_joint(  # noqa: PLR0913
         samples, so that no prior has seen the samples that judge it.
     score : callable
         Needed by the criterion "score": a fit in, a number out, larger is better.
-    resamples : sequence of covariances [C, p, p]
+    resamples : covariances [C, p, p], any number
         Needed by the criterion "stability": subsamples (see `resampled`).
     done : mapping from (rho, gamma) to Cell
         Cells of an earlier, interrupted run; taken over as they are.
     on_cell : callable (cell, index, total)
-        Called after every new cell, for progress and storage; again when held-out samples complete it.
+        Called after every new cell, for progress and storage, in the order in which they come; again when held-out
+        samples complete it. Always in the caller's thread.
     progress : callable ()
-        Called after every single fit.
+        Called after every single fit, in whatever thread made it.
+    workers : int, optional
+        Cells fitted at a time; by default the cores at hand, at most OMP_NUM_THREADS. The result is the same, bit for
+        bit.
     """
     grid = grid or Grid()
-    _require_criterion(grid, counts, folds, score, resamples)
+    subsamples = tuple(resamples or ())
+    _require_criterion(grid, counts, folds, score, subsamples)
     study = _Study(
         np.asarray(covariances, dtype=np.float64),
         np.asarray(prior, dtype=np.float64),
@@ -73,17 +83,14 @@ def select_joint(  # noqa: PLR0913
         grid,
         folds or (),
         score,
-        resamples or (),
+        subsamples,
         progress,
+        workers or available_workers(),
     )
-    cells = []
-    for index, key in enumerate(grid.cells):
-        cell = (done or {}).get(key)
-        if cell is None:
-            cell = study.fit_cell(*key)
-            if on_cell is not None:
-                on_cell(cell, index, len(grid.cells))
-        cells.append(cell)
+    known = {index: done[key] for index, key in enumerate(grid.cells) if done and key in done}
+    pending = [index for index in range(len(grid.cells)) if index not in known]
+    known |= study.run(lambda index: study.fit_cell(*grid.cells[index]), pending, on_cell)
+    cells = [known[index] for index in range(len(grid.cells))]
     if grid.criterion == "heldout" and study.k_by_folds and len(grid.k) > 1:
         cells = study.climb(cells, on_cell)
     best, gain, error = study.choose_cell(cells)
@@ -101,6 +108,26 @@ class _Study:
     score: Score | None
     resamples: Sequence[ArrayLike]
     progress: Callable[[], None] | None
+    workers: int
+    stop: Event = field(default_factory=Event)
+    scoring: Lock = field(default_factory=Lock)
+
+    def run(
+        self,
+        work: Callable[[int], Cell],
+        indices: Sequence[int],
+        on_cell: Callable[[Cell, int, int], None] | None,
+    ) -> dict[int, Cell]:
+        """Do the work for cells of these indices, several at a time; return the cells by index."""
+        cells: dict[int, Cell] = {}
+
+        def keep(index: int, cell: Cell) -> None:
+            cells[index] = cell
+            if on_cell is not None:
+                on_cell(cell, index, len(self.grid.cells))
+
+        run_each(work, indices, keep, self.workers, self.stop)
+        return cells
 
     @property
     def k_by_folds(self) -> bool:
@@ -111,6 +138,8 @@ class _Study:
         self, rho: float, gamma: float, k: ArrayLike, initial: Any, tol: float | None = None, **other: Any
     ) -> tuple[JointResult, Array]:
         """Fit one point, to the whole sample or to ``covariances`` and ``prior`` given."""
+        if self.stop.is_set():
+            raise Stopped
         target = np.asarray(other.get("covariances", self.covariances), dtype=np.float64)
         prior = np.broadcast_to(np.asarray(other.get("prior", self.prior), dtype=np.float64), target.shape)
         weights = prior_weights(prior, k, self.grid.midpoint)
@@ -125,7 +154,7 @@ class _Study:
 
     def fit_cell(self, rho: float, gamma: float) -> Cell:
         """Fit the path of k, choose k within the cell, fit once more if it differs over classes, and score."""
-        fits = self._path(rho, gamma)
+        began, fits = time.thread_time(), self._path(rho, gamma)
         table = np.array([self._ebic(fit) for fit in fits])
         heldout = np.full((len(self.folds) if self._folded else 0, *table.shape), np.nan)
         if self._folded and self.k_by_folds:
@@ -145,9 +174,9 @@ class _Study:
             final_ebic=float("nan"),
             instability=float("nan"),
             score=float("nan"),
-            seconds=sum(fit.seconds for fit in fits),
+            seconds=0.0,
         )
-        return self._settled(cell, fits)
+        return replace(self._settled(cell, fits), seconds=time.thread_time() - began)
 
     def climb(self, cells: list[Cell], on_cell: Callable[[Cell, int, int], None] | None) -> list[Cell]:
         """Hold out along the whole path of k in the best cells, with and without the prior, and in their neighbours.
@@ -163,13 +192,15 @@ class _Study:
             pending = [index for index in wanted if np.isnan(cells[index].heldout).any()]
             if not pending:
                 return cells
-            for index in pending:
-                cell = replace(cells[index], heldout=cells[index].heldout.copy())
-                missing = np.flatnonzero(np.isnan(cell.heldout).any((0, 2)))
-                self._hold_out(cell.rho, cell.gamma, cell.heldout, missing.tolist())
-                cells[index] = self._settled(cell, None)
-                if on_cell is not None:
-                    on_cell(cells[index], index, len(cells))
+            for index, cell in self.run(lambda index: self._completed(cells[index]), pending, on_cell).items():
+                cells[index] = cell
+
+    def _completed(self, cell: Cell) -> Cell:
+        """Hold out at every k of a cell that has not been tried, and settle it anew."""
+        began, cell = time.thread_time(), replace(cell, heldout=cell.heldout.copy())
+        missing = np.flatnonzero(np.isnan(cell.heldout).any((0, 2)))
+        self._hold_out(cell.rho, cell.gamma, cell.heldout, missing.tolist())
+        return replace(self._settled(cell, None), seconds=cell.seconds + time.thread_time() - began)
 
     def _around(self, index: int) -> list[int]:
         """Return the indices of a cell and of its neighbours along rho and along gamma."""
@@ -185,10 +216,9 @@ class _Study:
         """Choose k within the cell, and describe and score the fit it leads to."""
         chosen, sharpness = self._choose_k(cell.ebic, cell.heldout), np.asarray(self.grid.k, dtype=np.float64)
         if fits and (chosen == chosen[0]).all():
-            final, seconds = fits[chosen[0]], 0.0
+            final = fits[chosen[0]]
         else:
             final, _ = self.fit(cell.rho, cell.gamma, sharpness[chosen], fits[int(np.median(chosen))] if fits else None)
-            seconds = final.seconds
         if self._folded and not self.k_by_folds:
             self._hold_out(cell.rho, cell.gamma, cell.heldout, [chosen])
         total, instability = float(self._ebic(final).sum()), float("nan")
@@ -201,7 +231,6 @@ class _Study:
             final_ebic=total,
             instability=instability,
             score=self._rank(final, total, cell.heldout, chosen, instability),
-            seconds=cell.seconds + seconds,
         )
 
     def choose_cell(self, cells: list[Cell]) -> tuple[Cell, Array, Array]:
@@ -275,7 +304,8 @@ class _Study:
         if self.grid.criterion == "stability":
             return -instability
         if self.score is not None and self.grid.criterion == "score":
-            return float(self.score(final))
+            with self.scoring:  # a caller's function need not expect threads
+                return float(self.score(final))
         if self.grid.criterion == "heldout":
             return float(heldout[:, chosen, np.arange(len(chosen))].mean(0) @ self._class_share)
         return -total
