@@ -324,3 +324,4 @@ def test_text_columns_written_in_blocks_are_utf8(tmp_path):
                 out.write(name, values)
     with open_artifact(tmp_path / "f.h5", verify=True) as found:
         assert found["problem"][0] == "日本語"
+        assert h5py.check_string_dtype(found.stream("problem").dtype).encoding == "utf-8"

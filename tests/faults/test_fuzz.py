@@ -230,15 +230,15 @@ test_attributes = fuzz(
 # --- made by hand, since chance does not find them ------------------------------------------------------------------
 
 
-LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+LAUGHS = "dataset_options:\n  a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        LAUGHS + "distill: {nodes: *a11}",
+        LAUGHS + "distill: {nodes: *a5}\n",
         "distill: {nodes: &a [*a]}",
         "x: " + "[" * 5000,
         "# " * 2**20,
