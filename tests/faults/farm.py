@@ -36,7 +36,7 @@ WORKS: Mapping[str, Work] = {
     "segment predict": Work(("segment", *RUN, "--mode", "predict"), ("segmentation",)),
     "twofold-restore": Work(("twofold-restore", *RUN, "--name", NAME), ("restored",)),
     "twofold-restore train": Work(("twofold-restore", *RUN, "--name", NAME, "--train"), ("network",)),
-    "experiment": Work(("experiment", *RUN, "--name", NAME), ("experiment",)),
+    "experiment": Work(("experiment", *RUN, "--output", str(HOME / "experiment.h5")), ("experiment",)),
 }
 SETTINGS = {
     "dataset": NAME,
