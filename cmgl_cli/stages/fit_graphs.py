@@ -111,6 +111,7 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
     grid = _grid(config, evidence, prior)
     selection = search(evidence, prior, grid, out, job.console, job.step.label, (config.stability, config.seed))
     result = selection.result
+    job.console.info(f"{job.step.label}: solver {result.solver}")
     if not result.converged and not config.allow_unconverged:
         raise NotConvergedError(
             f"the fit stopped at a certified gap of {result.relative_gap:.2e}, above --tol {config.tol:g}",
