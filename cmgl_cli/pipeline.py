@@ -135,7 +135,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "fit-graphs",
         "region",
-        1,
+        2,
         "graphs",
         "region_graphs.h5",
         (_NODES, _PRIOR, _FEATURES, _MASKS),
@@ -149,7 +149,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "segment",
         "train",
-        1,
+        2,
         "decoder",
         "decoder.h5",
         (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS),
@@ -159,7 +159,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "segment",
         "predict",
-        1,
+        2,
         "segmentation",
         "segmentation.h5",
         (_DECODER, _FEATURES),

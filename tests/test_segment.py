@@ -193,9 +193,9 @@ def test_edges_of_regions_come_with_a_frequency(work):
 
 def test_windows_give_graphs_with_edges_between_scales(work):
     with open_artifact(work / "region_graphs.h5") as found:
-        # sixteen nodes that see pixels; four nodes of a patch, of its neighbours, and of the image
-        assert found["precision"].shape == (3, 28, 28)
-        assert found["nodes"][[0, 16, 20, 24]].tolist() == ["look 0", "node 0", "node 0 around 3", "node 0 of image"]
+        # thirteen nodes that see pixels; four nodes of a patch, of its neighbours, and of the image
+        assert found["precision"].shape == (3, 25, 25)
+        assert found["nodes"][[0, 13, 17, 21]].tolist() == ["look 0", "node 0", "node 0 around 3", "node 0 of image"]
         assert found["windows"].tolist() == [3, 0]
         assert np.linalg.eigvalsh(found["precision"]).min() > 0
         assert (found["precision"][:, :16, 16:] != 0).any() and (found["precision"][:, 16:20, 20:] != 0).any()

@@ -4,6 +4,8 @@ A patch of 16 pixels is larger than a cell nucleus or a lamp post: no score of p
 every patch is cut into `UPSCALING` x `UPSCALING` cells, each with nodes of its own for colour, contrast and edges, and
 the class graphs tie these to the probes' nodes: how bright a nucleus is only means something beside how bright its
 surroundings and its image are, and that is an edge.
+
+All of it is relative to the image: the same scene at dusk, or exposed longer, has the same looks.
 """
 
 import torch
@@ -16,8 +18,8 @@ from cmgl_cli.heads.evidence import PatchInputs
 
 UPSCALING = 4
 """Cells a patch has along each side."""
-APPEARANCE_NODES = 16
-FLOORS = torch.tensor([0.05] * 9 + [0.01] * 4 + [0.05] * 3)
+APPEARANCE_NODES = 13
+FLOOR, SPREAD_FLOOR = 0.05, 0.01
 """Added before the logarithm: about the noise of 8-bit photographs in the dark, and in even regions."""
 
 
@@ -27,20 +29,21 @@ def cell_grid(grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def appearance(image: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Return the appearance nodes of each cell: images [B, 3, H, W] in 0..1 to [B, 16, *cells].
+    """Return the appearance nodes of each cell: images [B, 3, H, W] in 0..1 to [B, 13, *cells].
 
-    Colour of the cell, of 3 x 3 and of 7 x 7 cells; spread of the grey value within the cell, its mean difference to
-    the next column and row, spread over 5 x 5 cells; colour of the image. Logarithms, so that differences are
-    contrasts whatever the exposure.
+    Colour of the cell, of 3 x 3 and of 7 x 7 cells, relative to the image's mean; spread of the grey value within the
+    cell, its mean difference to the next column and row, spread over 5 x 5 cells, relative to the image's mean grey.
+    Logarithms of ratios: neither exposure nor the colour of the light changes them, but for the floors.
     """
     grey = image.mean(1, keepdim=True)
     colour, squares = _cells(image, cells), _cells(grey.square(), cells)
     spread = (squares - _cells(grey, cells).square()).clamp(min=0).sqrt()
     across = _cells(functional.pad(grey.diff(dim=3).abs(), (0, 1, 0, 0)), cells)
     down = _cells(functional.pad(grey.diff(dim=2).abs(), (0, 0, 0, 1)), cells)
-    whole = colour.mean((2, 3), keepdim=True).expand_as(colour)
-    maps = [colour, _blur(colour, 3), _blur(colour, 7), spread, across, down, _blur(spread, 5), whole]
-    return (torch.cat(maps, 1) + FLOORS.to(image)[:, None, None]).log()
+    light, level = ((values.mean((2, 3), keepdim=True) + FLOOR).log() for values in (colour, grey))
+    colours = [(maps + FLOOR).log() - light for maps in (colour, _blur(colour, 3), _blur(colour, 7))]
+    spreads = [(maps + SPREAD_FLOOR).log() - level for maps in (spread, across, down, _blur(spread, 5))]
+    return torch.cat(colours + spreads, 1)
 
 
 def cell_observations(inputs: PatchInputs, windows: tuple[int, ...]) -> Tensor:
@@ -55,7 +58,7 @@ def cell_observations(inputs: PatchInputs, windows: tuple[int, ...]) -> Tensor:
 
     Returns
     -------
-    Tensor, [B, n_cells, 16 + (1 + len(windows)) * p]
+    Tensor, [B, n_cells, 13 + (1 + len(windows)) * p]
         Row by row of `cell_grid`: the cell's appearance, its patch's observations and their surroundings.
 
     Raises
