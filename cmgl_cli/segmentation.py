@@ -13,6 +13,7 @@ from torch import Tensor
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.errors import InputError
 from cmgl_cli.graphs import Nonparanormal
+from cmgl_cli.heads.appearance import APPEARANCE_NODES
 from cmgl_cli.heads.evidence import GraphEvidence, PatchInputs
 from cmgl_cli.heads.segmentation_training import SegmentationBatch
 from cmgl_cli.label_maps import LabelMaps
@@ -152,13 +153,20 @@ def graph_evidence(graphs: Artifact, pixels: np.ndarray, seed: int) -> GraphEvid
     Raises
     ------
     InputError
-        The graphs are not those of the masks' classes.
+        The graphs are not those of the masks' classes, or of another version's nodes.
     """
     scale = graphs["scale"]
     if len(scale) != len(pixels):
         raise InputError(
             "graphs and masks have different classes",
             f"{graphs.path}: {len(scale)} classes; the masks: {len(pixels)}",
+            "run: cmgl fit-graphs --observations region",
+        )
+    looks = int(graphs["appearance"][0]) if "appearance" in graphs else 0
+    if looks not in (0, APPEARANCE_NODES):
+        raise InputError(
+            "these graphs are of an earlier cmgl, which saw pixels otherwise",
+            f"{graphs.path}: {looks} nodes that see pixels, this version has {APPEARANCE_NODES}",
             "run: cmgl fit-graphs --observations region",
         )
     typical = np.sqrt((scale**2).mean(axis=0))
@@ -169,6 +177,6 @@ def graph_evidence(graphs: Artifact, pixels: np.ndarray, seed: int) -> GraphEvid
         means=graphs.finite("means"),
         priors=smoothed / smoothed.sum(),
         windows=tuple(graphs["windows"].tolist()) if "windows" in graphs else (),
-        appearance=int(graphs["appearance"][0]) if "appearance" in graphs else 0,
+        appearance=looks,
         seed=seed,
     )

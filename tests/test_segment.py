@@ -93,6 +93,15 @@ def test_graphs_of_regions_know_what_the_masks_show(work):
     assert reached["generative"] > 0.6
 
 
+def test_graphs_and_decoders_of_an_earlier_version_are_refused(work, monkeypatch):
+    monkeypatch.setattr("cmgl_cli.segmentation.APPEARANCE_NODES", 14)
+    error = cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train", "--force", code=3).err
+    assert "earlier cmgl" in error and "fit-graphs --observations region" in error
+    monkeypatch.setattr("cmgl_cli.stages.segment_predict.RELATIVE_LOOKS", 3)
+    error = cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--force", code=3).err
+    assert "earlier cmgl" in error and "--mode train" in error
+
+
 def test_masks_are_shrunk_by_the_label_at_the_centre_of_a_cell():
     mask = np.arange(36).reshape(6, 6)
     np.testing.assert_array_equal(shrunk(mask, 3, None, 255), mask[1::2, 1::2])

@@ -66,7 +66,7 @@ class GraphEvidence:
         Surroundings of a patch that are part of its observation (`context.with_context`); the graphs then have
         (1 + len(windows)) p such nodes, those of the patch first.
     appearance : int
-        Number of nodes that see pixels (`appearance.cell_observations`), 0 or 16; they come before all others.
+        Number of nodes that see pixels (`appearance.cell_observations`), 0 or 13; they come before all others.
     seed : int
         Of the random graph.
 

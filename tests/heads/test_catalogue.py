@@ -201,7 +201,7 @@ def test_without_a_graph_the_hybrid_is_the_linear_layer() -> None:
         (lambda: build("generative")(inputs()._replace(observations=torch.zeros(2, 8, 5))), "5 nodes against 6"),
         (lambda: evidence(means=np.zeros((C, P + 1))), "means"),
         (lambda: evidence(precision=-precisions(C, ALL)), "class 0"),
-        (lambda: replace(evidence(), windows=(1, 3, 5, 7)), "34 nodes, 16 of them appearance, 4 windows"),
+        (lambda: replace(evidence(), windows=(1, 3, 5, 7)), "31 nodes, 13 of them appearance, 4 windows"),
     ],
 )
 def test_refuses_bad_input_and_names_it(call, named: str) -> None:
