@@ -59,7 +59,7 @@ def _read_classes(path: Path) -> tuple[str, ...]:
         or rows[0][0].strip() != "Idx"
         or [row[0].strip() for row in rows[1:]] != [str(i) for i in range(1, len(rows))]
     ):
-        raise InputError("The class table of ade20k is damaged", str(path), "get the archive again")
+        raise InputError("the class table of ade20k is damaged", str(path), "get the archive again")
     return tuple(names)
 
 

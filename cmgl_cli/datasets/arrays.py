@@ -30,7 +30,7 @@ class ArrayDataset(Dataset):
         self.samples()
         if sample.id not in self._images:
             raise UsageError(
-                f"The sample is not in the dataset {self.name}", sample.id, "take samples from this dataset"
+                f"the sample is not in the dataset {self.name}", sample.id, "take samples from this dataset"
             )
         return self._images[sample.id]
 

@@ -35,7 +35,7 @@ class Caltech256(FileDataset):
     def __init__(self, home: Path, *, train_per_class: int = 60, split_seed: int = 0, clutter: bool = False):
         super().__init__(home)
         if train_per_class < 1:
-            raise UsageError("Training needs images", f"train_per_class = {train_per_class}", "take 1 or more")
+            raise UsageError("training needs images", f"train_per_class = {train_per_class}", "take 1 or more")
         self._train, self._seed = train_per_class, split_seed
         folders = sorted(entry.name for entry in home.iterdir() if entry.is_dir() and entry.name[:3].isdigit())
         self._folders = [name for name in folders if clutter or name != _CLUTTER]

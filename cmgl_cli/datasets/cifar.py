@@ -57,7 +57,7 @@ class _Cifar(ArrayDataset):
         return labels
 
     def _damaged(self, path: Path, found: str) -> InputError:
-        return InputError(f"A batch of {self.name} is damaged", f"{path}: {found}", "get the archive again")
+        return InputError(f"a batch of {self.name} is damaged", f"{path}: {found}", "get the archive again")
 
 
 class Cifar10(_Cifar):

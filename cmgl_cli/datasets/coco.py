@@ -48,7 +48,7 @@ class Coco2014(FileDataset):
         named = {table.category_names for table in self._tables.values()}
         if len(named) != 1:
             raise InputError(
-                "The two annotation files of coco2014 name different categories",
+                "the two annotation files of coco2014 name different categories",
                 str(home / "annotations"),
                 "get the archive of annotations again",
             )
@@ -176,7 +176,7 @@ def _fill_polygons(polygons: list, height: int, width: int) -> np.ndarray:
         from pycocotools import mask as coco_mask
     except ImportError as error:
         raise InputError(
-            "The masks of COCO need pycocotools", "it is not installed", "pip install 'cmgl[coco]'"
+            "the masks of COCO need pycocotools", "it is not installed", "pip install 'cmgl[coco]'"
         ) from error
     for polygon in polygons:
         # pycocotools walks along every edge, pixel by pixel, however far out it leads
@@ -253,4 +253,4 @@ def _read_captions(path: Path) -> dict[int, tuple[str, ...]]:
 
 
 def _damaged(path: Path, found: str) -> InputError:
-    return InputError("An annotation file of coco2014 is damaged", f"{path}: {found}", "get the archive again")
+    return InputError("an annotation file of coco2014 is damaged", f"{path}: {found}", "get the archive again")

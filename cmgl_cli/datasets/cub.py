@@ -45,7 +45,7 @@ class Cub200(FileDataset):
             checked_name(name, self.home / "images.txt")
             if labels.get(key) not in index or training.get(key) not in ("0", "1"):
                 raise InputError(
-                    "An image of cub200 has no class or no split",
+                    "an image of cub200 has no class or no split",
                     f"image {key} ({name}): class {labels.get(key)}, is training image {training.get(key)}",
                     "get the lists again from the page of the dataset",
                 )

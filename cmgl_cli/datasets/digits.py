@@ -40,7 +40,7 @@ class DigitsDataset(ArrayDataset):
         super().__init__()
         if size < 8:
             raise UsageError(
-                "The digits are 8 pixels wide and cannot be made smaller", f"size = {size}", "take 8 or more"
+                "the digits are 8 pixels wide and cannot be made smaller", f"size = {size}", "take 8 or more"
             )
         self._size = size
         self.texts = read_texts(Path(__file__).with_name("digits_texts.json"))

@@ -42,7 +42,7 @@ def list_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> dict[
         found = dict(_walk(home, home, "", suffixes))
     except OSError as error:
         raise InputError(
-            "A folder of the dataset cannot be listed",
+            "a folder of the dataset cannot be listed",
             f"{folder}: {error.strerror}",
             "check that it exists and that you may read it",
         ) from error
@@ -68,7 +68,7 @@ def _require_text(folder: Path, name: str) -> None:
     """Refuse a name that could be opened, but neither stored nor printed."""
     if not is_plain(name):
         raise InputError(
-            "A file name of the dataset is not plain UTF-8", f"{ascii(str(folder))}: {ascii(name)}", "rename the file"
+            "a file name of the dataset is not plain UTF-8", f"{ascii(str(folder))}: {ascii(name)}", "rename the file"
         )
 
 
@@ -76,7 +76,7 @@ def _refuse_escape(home: Path, link: Path) -> None:
     target = link.resolve()
     if not target.is_relative_to(home) or home.is_relative_to(target) or link.parent.is_relative_to(target):
         raise InputError(
-            "A symbolic link leads out of the dataset's folder",
+            "a symbolic link leads out of the dataset's folder",
             f"{link} -> {target}",
             "copy the file into the folder, or make the folder itself the link",
         )
@@ -93,7 +93,7 @@ def checked_name(name: str, source: Path | str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or name.startswith("/") or "\\" in name or not is_plain(name) or ":" in parts[0]:
         raise InputError(
-            "A list of the dataset names a path outside the dataset",
+            "a list of the dataset names a path outside the dataset",
             f"{source}: {name!r}",
             "get the list again from the page of the dataset",
         )
@@ -112,7 +112,7 @@ def read_lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
-        raise InputError("A list of the dataset cannot be read", f"{path}: {reason}", "get the file again") from error
+        raise InputError("a list of the dataset cannot be read", f"{path}: {reason}", "get the file again") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -128,7 +128,7 @@ def read_pairs(path: Path, count: int = 2) -> list[list[str]]:
     for number, row in enumerate(rows, start=1):
         if len(row) != count:
             raise InputError(
-                f"A line of a list has {len(row)} fields, expected {count}",
+                f"a line of a list has {len(row)} fields, expected {count}",
                 f"{path}, line {number}",
                 "get the file again",
             )
@@ -168,7 +168,7 @@ class FileDataset(Dataset):
         self.samples()
         if sample.id not in self._image_paths:
             raise UsageError(
-                f"The sample is not in the dataset {self.name}", sample.id, "take samples from this dataset"
+                f"the sample is not in the dataset {self.name}", sample.id, "take samples from this dataset"
             )
         return self._image_paths[sample.id]
 

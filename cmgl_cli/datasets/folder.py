@@ -136,7 +136,7 @@ def _by_stem(paths: Iterable[str]) -> dict[str, str]:
     for path in paths:
         if stems.setdefault(_stem(path), path) != path:
             raise InputError(
-                "Two masks have the same name but for their suffix",
+                "two masks have the same name but for their suffix",
                 f"{stems[_stem(path)]} and {path}",
                 "keep one mask for each image",
             )
@@ -157,7 +157,7 @@ def _read_description(home: Path) -> dict[str, Any]:
     path = home / "classes.json"
     if not path.is_file():
         raise InputError(
-            "The masks of the folder have no class names",
+            "the masks of the folder have no class names",
             f"no {path}",
             'write there {"classes": ["name of value 0", "name of value 1"], "ignore_index": 255}',
         )
@@ -191,7 +191,7 @@ def _check_description(path: Path, about: dict[str, Any]) -> None:
 
 
 def _bad_description(path: Path, found: str) -> InputError:
-    return InputError("The description of the classes cannot be used", f"{path}: {found}", "correct classes.json")
+    return InputError("the description of the classes cannot be used", f"{path}: {found}", "correct classes.json")
 
 
 class ImagesDataset(FileDataset):

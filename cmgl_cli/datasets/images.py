@@ -82,7 +82,7 @@ def _eight_bit(values: np.ndarray) -> np.ndarray:
 
 
 def _no_eight_bit(found: str) -> InputError:
-    return InputError("The image has no defined conversion to 8 bit", found, "rescale it to 8 or 16 bit and save again")
+    return InputError("the image has no defined conversion to 8 bit", found, "rescale it to 8 or 16 bit and save again")
 
 
 def load_image(path: Path) -> Image.Image:
@@ -138,7 +138,7 @@ def _colours_to_values(rgb: np.ndarray, colours: np.ndarray | None) -> np.ndarra
         return rgb[..., 0].copy()
     if colours is None:
         raise InputError(
-            "A mask is an RGB image where class values are expected",
+            "a mask is an RGB image where class values are expected",
             "no palette to read it by",
             "save masks as palette or grey PNG with one value a class, or give the palette in classes.json",
         )
@@ -149,7 +149,7 @@ def _colours_to_values(rgb: np.ndarray, colours: np.ndarray | None) -> np.ndarra
     unknown = known[order][place] != codes
     if unknown.any():
         raise InputError(
-            "An RGB mask has colours that are not in the dataset's palette",
+            "an RGB mask has colours that are not in the dataset's palette",
             f"{int(unknown.sum())} pixels, the first {tuple(int(v) for v in rgb[unknown][0])}",
             "save masks without compression loss or smoothing, in the palette's colours",
         )
@@ -184,7 +184,7 @@ def align_mask(mask: np.ndarray, image_path: Path, mask_path: Path | str) -> np.
     if mask.shape == stored:
         return np.asarray(Image.fromarray(mask).transpose(_TRANSPOSE[orientation]))
     raise InputError(
-        "A mask has another size than its image",
+        "a mask has another size than its image",
         f"{mask_path}: {mask.shape[1]} x {mask.shape[0]}, image {image_path.name}: {displayed[1]} x {displayed[0]}",
         "export the mask at the size of the image",
     )
@@ -208,17 +208,17 @@ def _decoded(path: Path, convert: Callable[[Image.Image], Decoded]) -> Decoded:
         raise InputError(error.what, f"{path}: {error.where}", error.fix) from error
     except FileNotFoundError as error:
         raise InputError(
-            "An image file is missing", str(path), "restore the file, or remove it from the list"
+            "an image file is missing", str(path), "restore the file, or remove it from the list"
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(
-            "An image is too large to decode safely", f"{path}: {error}", f"shrink it below {MAX_PIXELS:,} pixels"
+            "an image is too large to decode safely", f"{path}: {error}", f"shrink it below {MAX_PIXELS:,} pixels"
         ) from error
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything on hostile bytes
         raise InputError(
-            "An image cannot be read",
+            "an image cannot be read",
             f"{path}: {error or type(error).__name__}",
             "replace the file, or remove it from the dataset",
         ) from error

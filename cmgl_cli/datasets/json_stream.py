@@ -42,10 +42,10 @@ def stream_items(path: Path) -> Iterator[StreamedItem]:
         with open(path, "rb") as file:
             yield from _Window(file).items()
     except OSError as error:
-        raise InputError("An annotation file cannot be read", f"{path}: {error.strerror}", "restore it") from error
+        raise InputError("an annotation file cannot be read", f"{path}: {error.strerror}", "restore it") from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            "An annotation file is not complete, valid JSON", f"{path}: {error}", "get the archive again"
+            "an annotation file is not complete, valid JSON", f"{path}: {error}", "get the archive again"
         ) from error
 
 

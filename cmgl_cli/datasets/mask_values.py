@@ -80,7 +80,7 @@ class MaskValues:
         odd = [int(value) for value in present if value < 0 or table[value] < 0]
         ignored = "" if self.ignored is None else f", or {self.ignored} to ignore"
         return InputError(
-            "A mask has values that stand for no class",
+            "a mask has values that stand for no class",
             f"values {_listed(odd)}; expected {_listed(self.stored)}{ignored}",
             "correct the mask, or the list of classes",
         )

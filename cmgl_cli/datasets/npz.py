@@ -94,7 +94,7 @@ class NpzDataset(ArrayDataset):
         parts = self._parts()
         if not parts:
             raise InputError(
-                "The file holds no images",
+                "the file holds no images",
                 f"{self.home}: arrays {', '.join(self._file) or 'none'}",
                 "name the image array 'images' ([N, H, W] or [N, H, W, 3]), or 'images_train' and so on",
             )
@@ -134,7 +134,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         return arrays
     except (OSError, ValueError) as error:
         raise InputError(
-            "The .npz file cannot be read", f"{path}: {error}", "save plain arrays with numpy.savez_compressed"
+            "the .npz file cannot be read", f"{path}: {error}", "save plain arrays with numpy.savez_compressed"
         ) from error
 
 
@@ -175,4 +175,4 @@ def _storable(path: Path, where: str, images: np.ndarray) -> np.ndarray:
 
 
 def _bad(path: Path, array: str, found: str) -> InputError:
-    return InputError("An array of the .npz file cannot be used", f"{path}: {array}: {found}", "save the file again")
+    return InputError("an array of the .npz file cannot be used", f"{path}: {array}: {found}", "save the file again")

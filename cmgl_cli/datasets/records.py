@@ -52,7 +52,7 @@ def _require_plain_id(dataset: str, name: str) -> None:
     parts = name.split("/")
     if ".." in parts or name.startswith("/") or not is_plain(name):
         raise InputError(
-            "An id of the dataset is no plain path", f"{dataset}: {ascii(name)}", "give samples plain names"
+            "an id of the dataset is no plain path", f"{dataset}: {ascii(name)}", "give samples plain names"
         )
 
 
@@ -147,7 +147,7 @@ class Dataset(ABC):
             _require_plain_id(self.name, sample.id)
             if sample.id in seen:
                 raise InputError(
-                    "An image is listed twice", f"{self.name}: {sample.id}", "remove one of the two lines or files"
+                    "an image is listed twice", f"{self.name}: {sample.id}", "remove one of the two lines or files"
                 )
             seen.add(sample.id)
         return samples
@@ -176,7 +176,7 @@ class Dataset(ABC):
             found = tuple(sample for sample in self._samples if sample.split in names)
         if not found:
             raise InputError(
-                f"The dataset {self.name} has no images" + (f" in split {split!r}" if split else ""),
+                f"the dataset {self.name} has no images" + (f" in split {split!r}" if split else ""),
                 f"splits with images: {', '.join(self.splits) or 'none'}",
                 "choose one of those, or complete the dataset: `cmgl datasets` shows the layout it expects",
             )
@@ -186,7 +186,7 @@ class Dataset(ABC):
         known = {*self.known_splits, *self.splits, *self.groups}
         if split not in known:
             raise UsageError(
-                f"The dataset {self.name} has no split {split!r}", f"split: {split}", suggest(split, known)
+                f"the dataset {self.name} has no split {split!r}", f"split: {split}", suggest(split, known)
             )
         return self.groups.get(split, (split,))
 

@@ -107,7 +107,7 @@ def dataset_spec(name: str) -> DatasetSpec:
         If there is none; the nearest name is suggested.
     """
     if name not in DATASETS:
-        raise UsageError(f"There is no dataset {name!r}", f"dataset: {name}", suggest(name, DATASETS))
+        raise UsageError(f"there is no dataset {name!r}", f"dataset: {name}", suggest(name, DATASETS))
     return DATASETS[name]
 
 
@@ -180,7 +180,7 @@ def _nearest(spec: DatasetSpec, root: Path) -> Path:
 def _own_home(spec: DatasetSpec, root: Path | str | None) -> Path:
     if root is None:
         raise UsageError(
-            f"The dataset {spec.name!r} needs the place of your data",
+            f"the dataset {spec.name!r} needs the place of your data",
             "no root was given",
             f"add --root {'FILE.npz' if spec.name == 'npz' else 'FOLDER'}",
         )
@@ -188,7 +188,7 @@ def _own_home(spec: DatasetSpec, root: Path | str | None) -> Path:
     found = home.is_file() if spec.name == "npz" else home.is_dir()
     if not found:
         kind = "file" if spec.name == "npz" else "folder"
-        raise InputError(f"There is no such {kind}", str(home), f"give --root the {kind} that holds your images")
+        raise InputError(f"there is no such {kind}", str(home), f"give --root the {kind} that holds your images")
     return home
 
 
@@ -196,7 +196,7 @@ def _not_found(spec: DatasetSpec, root: Path) -> InputError:
     nearest = _nearest(spec, root)
     looked = ", ".join(str(home) for home in spec.candidates(root))
     return InputError(
-        f"The dataset {spec.name} was not found",
+        f"the dataset {spec.name} was not found",
         f"looked in {looked} for {', '.join(spec.expects)}; nearest {nearest} lacks {', '.join(spec.missing(nearest))}",
         f"get it from {spec.page} and unpack it into {root / spec.name}, "
         f"or name its folder with --root or ${ROOT_VARIABLE}",
@@ -209,7 +209,7 @@ def _check_options(spec: DatasetSpec, reader: type[Dataset], options: Mapping[st
         if option not in known:
             fix = suggest(option, known) if known else "it has none"
             raise UsageError(
-                f"The dataset {spec.name} has no option {option!r}", f"{option} = {options[option]!r}", fix
+                f"the dataset {spec.name} has no option {option!r}", f"{option} = {options[option]!r}", fix
             )
 
 

@@ -35,7 +35,7 @@ def subset(samples: Sequence[Sample], limit: int | None, seed: int = 0) -> tuple
     if limit is None or limit >= len(samples):
         return tuple(samples)
     if limit < 1:
-        raise UsageError("A subset needs at least one sample", f"limit = {limit}", "give --limit 1 or more")
+        raise UsageError("a subset needs at least one sample", f"limit = {limit}", "give --limit 1 or more")
     frequency = Counter(label for sample in samples for label in sample.labels)
     members: dict[tuple[str, int], list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):

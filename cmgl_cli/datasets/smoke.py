@@ -46,7 +46,7 @@ class SmokeDataset(ArrayDataset):
         super().__init__()
         if images < 2 or size < 8:
             raise UsageError(
-                "The smoke set is too small", f"images = {images}, size = {size}", "take images >= 2 and size >= 8"
+                "the smoke set is too small", f"images = {images}, size = {size}", "take images >= 2 and size >= 8"
             )
         self._count, self._size = images, size
 

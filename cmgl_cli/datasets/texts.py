@@ -55,7 +55,7 @@ def read_text_table(path: Path) -> TextTable:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(
-            "Texts are read from JSON, YAML or CSV files",
+            "texts are read from JSON, YAML or CSV files",
             f"{path}",
             "rename it to .json, .yaml or .csv as it is written",
         )
@@ -72,7 +72,7 @@ def read_texts(path: Path) -> dict[str, tuple[str, ...]]:
     """
     table = read_text_table(path)
     if table.key != "class":
-        raise InputError("The file holds texts of samples, not of classes", f"{path}", "give a CSV with class,text")
+        raise InputError("the file holds texts of samples, not of classes", f"{path}", "give a CSV with class,text")
     return table.texts
 
 
@@ -87,7 +87,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(_read(path), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise InputError("A file of the dataset is not valid JSON", f"{path}: {error}", "correct the file") from error
+        raise InputError("a file of the dataset is not valid JSON", f"{path}: {error}", "correct the file") from error
 
 
 def parse_json_texts(content: Any, path: Path) -> dict[str, tuple[str, ...]]:
@@ -116,7 +116,7 @@ def parse_yaml_texts(content: str, path: Path) -> dict[str, tuple[str, ...]]:
     try:
         root = yaml.compose(content, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError("A text file is not valid YAML", f"{path}: {error}", "correct the file") from error
+        raise InputError("a text file is not valid YAML", f"{path}: {error}", "correct the file") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise _not_texts(path, "no mapping at the top level")
     texts: dict[str, tuple[str, ...]] = {}
@@ -124,7 +124,7 @@ def parse_yaml_texts(content: str, path: Path) -> dict[str, tuple[str, ...]]:
         name = _scalar(key, path)
         if name in texts:
             raise InputError(
-                "A class is listed twice", f"{path}, line {_line(key, path)}: {name!r}", "put its texts together"
+                "a class is listed twice", f"{path}, line {_line(key, path)}: {name!r}", "put its texts together"
             )
         line = _line(value, path)
         items = value.value if isinstance(value, yaml.SequenceNode) else [value]
@@ -147,7 +147,7 @@ def parse_csv_texts(content: str, path: Path) -> TextTable:
         header = [cell.strip().lower() for cell in next(rows, [])]
         if sorted(header) not in (["class", "text"], ["id", "text"]):
             raise InputError(
-                "A CSV of texts has the header class,text or id,text", f"{path}, line 1: {header}", "add the header"
+                "a CSV of texts has the header class,text or id,text", f"{path}, line 1: {header}", "add the header"
             )
         key: Literal["class", "id"] = "class" if "class" in header else "id"
         texts: dict[str, list[str]] = {}
@@ -156,7 +156,7 @@ def parse_csv_texts(content: str, path: Path) -> TextTable:
                 continue
             if len(row) != 2:
                 raise InputError(
-                    "A row of the CSV does not have two cells",
+                    "a row of the CSV does not have two cells",
                     f"{path}, line {rows.line_num}: {len(row)} cells",
                     'put sentences that contain commas between double quotes: owl,"small, round, brown"',
                 )
@@ -166,10 +166,10 @@ def parse_csv_texts(content: str, path: Path) -> TextTable:
             texts.setdefault(name, []).append(text)
     except csv.Error as error:
         raise InputError(
-            "A text file is not valid CSV", f"{path}, line {rows.line_num}: {error}", "correct the file"
+            "a text file is not valid CSV", f"{path}, line {rows.line_num}: {error}", "correct the file"
         ) from error
     if not texts:
-        raise InputError("A text file has no rows", f"{path}", "write one sentence a row under the header")
+        raise InputError("a text file has no rows", f"{path}", "write one sentence a row under the header")
     return TextTable(key, {name: tuple(sentences) for name, sentences in texts.items()})
 
 
@@ -178,10 +178,10 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(
-            "A file of the dataset cannot be read", f"{path}: {error.strerror}", "restore the file"
+            "a file of the dataset cannot be read", f"{path}: {error.strerror}", "restore the file"
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError("A file of the dataset is not UTF-8", f"{path}: {error}", "save it as UTF-8") from error
+        raise InputError("a file of the dataset is not UTF-8", f"{path}: {error}", "save it as UTF-8") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _line(node: Any, path: Path) -> int:
     """Return the line of a YAML node, from 1, refusing tags."""
     line = int(node.start_mark.line) + 1
     if node.tag not in _PLAIN_TAGS:
-        raise InputError("Tags are refused in text files", f"{path}, line {line}: {node.tag}", "remove the tag")
+        raise InputError("tags are refused in text files", f"{path}, line {line}: {node.tag}", "remove the tag")
     return line
 
 
@@ -205,7 +205,7 @@ def _scalar(node: Any, path: Path, name: str | None = None) -> str:
     line = _line(node, path)
     if node.id != "scalar":
         raise InputError(
-            "The file does not hold class texts",
+            "the file does not hold class texts",
             f"{path}, line {line}{'' if name is None else f', class {name!r}'}: a {node.id} where a sentence belongs",
             "put sentences that contain a colon between quotes",
         )
@@ -229,16 +229,16 @@ def _storable(table: TextTable, path: Path) -> TextTable:
         for text in (name, *sentences):
             if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
                 raise InputError(
-                    "A text holds NUL or half a character", f"{path}: {ascii(name)}: {ascii(text)[:200]}", "correct it"
+                    "a text holds NUL or half a character", f"{path}: {ascii(name)}: {ascii(text)[:200]}", "correct it"
                 )
     return table
 
 
 def _empty(path: Path, line: int, name: str) -> InputError:
-    return InputError("A text is empty", f"{path}, line {line}: {name!r}", "write a sentence, or remove the entry")
+    return InputError("a text is empty", f"{path}, line {line}: {name!r}", "write a sentence, or remove the entry")
 
 
 def _not_texts(path: Path, found: str) -> InputError:
     return InputError(
-        "The file does not hold class texts", f"{path}: {found}", 'write it as {"class": ["sentence", "sentence"]}'
+        "the file does not hold class texts", f"{path}: {found}", 'write it as {"class": ["sentence", "sentence"]}'
     )

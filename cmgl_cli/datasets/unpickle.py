@@ -109,19 +109,19 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError("A batch of the dataset cannot be read", f"{path}: {error.strerror}", "restore it") from error
+        raise InputError("a batch of the dataset cannot be read", f"{path}: {error.strerror}", "restore it") from error
     try:
         _check_instructions(raw)
         content = _Unpickler(io.BytesIO(raw), encoding="bytes").load()
     except Exception as error:  # a hostile pickle can make the machine raise anything
         raise InputError(
-            "A batch of the dataset is not a pickle of plain arrays",
+            "a batch of the dataset is not a pickle of plain arrays",
             f"{path}: {error or type(error).__name__}",
             "get the archive again from the page of the dataset; never open this file with pickle",
         ) from error
     if not isinstance(content, dict):
         raise InputError(
-            "A batch of the dataset is not a dictionary", f"{path}: {type(content).__name__}", "get it again"
+            "a batch of the dataset is not a dictionary", f"{path}: {type(content).__name__}", "get it again"
         )
     return {_text(key): value.values if isinstance(value, _Array) else value for key, value in content.items()}
 

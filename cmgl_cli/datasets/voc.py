@@ -134,6 +134,6 @@ def read_object_names(path: Path) -> list[str]:
         parser.Parse(path.read_bytes(), True)
     except (OSError, ValueError, expat.ExpatError) as error:
         raise InputError(
-            "An annotation cannot be read", f"{path}: {error}", "get the file again from the page of the dataset"
+            "an annotation cannot be read", f"{path}: {error}", "get the file again from the page of the dataset"
         ) from error
     return [name.strip() for name in names]

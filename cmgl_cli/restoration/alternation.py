@@ -138,7 +138,7 @@ def restore(
         change = float(torch.linalg.vector_norm(solved.signal - signal) / torch.linalg.vector_norm(solved.signal))
         signal = solved.signal
     if solved is None:
-        raise InputError("the alternation needs one round at least", f"outer={config.outer}", "raise it")
+        raise InputError("the alternation needs one round at least", f"outer={config.outer}", "use 1 or more")
     return Restoration(signal, solved.undetermined, _known(spatial), _known(modality), polarity, n_outer, change)
 
 

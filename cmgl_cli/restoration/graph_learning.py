@@ -204,7 +204,9 @@ def learn_graph(
     diagonal, off_diagonal, support = _unpack(kernel, edges)
     if not (theta1 >= 0 and theta2 > 0 and theta3 > 0):
         raise InputError(
-            "graph weights need theta1 >= 0, theta2 > 0 and theta3 > 0", f"{theta1}, {theta2}, {theta3}", "raise them"
+            "graph weights need theta1 >= 0, theta2 > 0 and theta3 > 0",
+            f"{theta1}, {theta2}, {theta3}",
+            "use theta1 = 0 or more, theta2 and theta3 above 0",
         )
     thetas = (theta1, theta2, theta3)
     start, steps = _start_and_steps(diagonal, off_diagonal, thetas, support)

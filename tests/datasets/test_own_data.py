@@ -173,7 +173,7 @@ def test_a_masks_folder_needs_class_names(tmp_path):
 def test_two_masks_for_one_image(tmp_path):
     miniatures.masks_folder(tmp_path)
     save(np.zeros((16, 20), np.uint8), tmp_path / "masks" / "train" / "frame_0.bmp")
-    with pytest.raises(InputError, match="Two masks"):
+    with pytest.raises(InputError, match="two masks"):
         open_dataset("folder", tmp_path).samples()
 
 

@@ -60,7 +60,7 @@ def read_npz(path: Path, *, variables: Sequence[str] | None = None, frequency: F
     )
     for name in variables or ():
         if name not in names:
-            raise UsageError(f"The file has no variable {name!r}", f"{path}: {name}", suggest(name, names))
+            raise UsageError(f"the file has no variable {name!r}", f"{path}: {name}", suggest(name, names))
     return table.select(variables=variables) if variables else table
 
 
@@ -134,7 +134,7 @@ def _observed(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, in
 
 def _unusable(path: Path, found: str) -> InputError:
     return InputError(
-        "The .npz file is not a table of stations",
+        "the .npz file is not a table of stations",
         f"{path}: {found}",
         "save values [time, station, variable], time, station_id and modality with numpy.savez_compressed",
     )

@@ -49,7 +49,7 @@ def read_places(path: Path, encoding: str | None = None) -> tuple[Place, ...]:
     columns = {kind: find_column(header, names) for kind, names in PLACE_HEADERS.items()}
     if key is None or columns["latitude"] is None or columns["longitude"] is None:
         raise InputError(
-            "The station table lacks a column",
+            "the station table lacks a column",
             f"{path}: {', '.join(header)}",
             "give the columns station, latitude, longitude and, if known, elevation",
         )
@@ -58,7 +58,7 @@ def read_places(path: Path, encoding: str | None = None) -> tuple[Place, ...]:
     for line, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise InputError(
-                "A row of the station table has another length",
+                "a row of the station table has another length",
                 f"{path}, row {line}: {len(row)} cells, the header has {len(header)}",
                 "correct the row",
             )
@@ -76,7 +76,7 @@ def _coordinate(path: Path, line: int, row: list[str], column: int | None) -> fl
         return number(row[column])
     except ValueError as error:
         raise InputError(
-            "A coordinate is not a number", f"{path}, row {line}: {row[column]!r}", "give decimal degrees and metres"
+            "a coordinate is not a number", f"{path}, row {line}: {row[column]!r}", "give decimal degrees and metres"
         ) from error
 
 

@@ -81,7 +81,7 @@ def build_table(rows: Rows, where: str, frequency: Frequency | None = None) -> S
         different steps are mixed.
     """
     if not len(rows.time):
-        raise InputError("The file has no observations", where, "give a file with at least one row below the header")
+        raise InputError("the file has no observations", where, "give a file with at least one row below the header")
     try:
         step = frequency or recognise_frequency(np.unique(rows.time), rows.resolution)
         times = as_steps(rows.time, step)
@@ -127,7 +127,7 @@ def refuse_hollow(shape: tuple[int, int, int], observed: int, where: str) -> Non
     cells = math.prod(shape)
     if cells > _MOST_HOLLOW and cells > _EMPTIEST * observed:
         raise InputError(
-            "The table would be nearly empty",
+            "the table would be nearly empty",
             f"{where}: {shape[0]} times x {shape[1]} stations x {shape[2]} variables for {observed} cells",
             "check that the columns of station and time are what they should be, or split the file",
         )
@@ -163,7 +163,7 @@ def _refuse_mixed_steps(rows: Rows, frequency: Frequency, where: str) -> None:
     daily = np.flatnonzero((earliest == latest) & (count >= _ENOUGH_FOR_DAILY))
     if daily.size:
         raise InputError(
-            "Hourly and daily series are mixed",
+            "hourly and daily series are mixed",
             f"{where}: {rows.stations[daily[0]]} reports once a day, at {earliest[daily[0]]:02d}:00, others every hour",
             "give each step in a file of its own",
         )

@@ -97,7 +97,7 @@ def _read_block(file: JmaFile, block: Block) -> tuple[np.ndarray | None, np.ndar
     if np.isnan(numbers).all():
         return None, flags
     raise InputError(
-        "A cell is neither a number nor missing",
+        "a cell is neither a number nor missing",
         f"{file.path}, line {file.start + odd[0] + 1}: "
         f"{block.element} at {block.station} = {body[odd[0]][block.value]!r}",
         "correct the cell, or leave it empty",
@@ -119,12 +119,12 @@ def _choose(
     known = {ELEMENTS.get(element, element): element for element in elements if element not in unread}
     if variables is None:
         if not known:
-            raise InputError("The file has no numeric element", f"{file.path}: {', '.join(elements)}", "choose others")
+            raise InputError("the file has no numeric element", f"{file.path}: {', '.join(elements)}", "choose others")
         return tuple(known.values())
     names = known | {element: element for element in known.values()}
     for name in variables:
         if name not in names:
-            raise UsageError(f"The file has no variable {name!r}", f"{file.path}: {name}", suggest(name, names))
+            raise UsageError(f"the file has no variable {name!r}", f"{file.path}: {name}", suggest(name, names))
     return tuple(dict.fromkeys(names[name] for name in variables))
 
 
@@ -154,7 +154,7 @@ def _as_rows(
     for block in file.blocks:
         if block.unit != units[block.element]:
             found = f"{block.element} in {block.unit} at {block.station}, in {units[block.element]} elsewhere"
-            raise InputError("Units are mixed", f"{file.path}: {found}", "bring them to one unit")
+            raise InputError("units are mixed", f"{file.path}: {found}", "bring them to one unit")
     count = len(stations)
     return Rows(
         stations=stations,

@@ -146,7 +146,7 @@ def _refuse_periods(path: Path, header: list[list[str]], row: list[str], dates: 
         return
     found = f"columns {', '.join(words)}, the first {' to '.join(row[:dates])}"
     raise InputError(
-        "The file holds neither hourly, daily nor monthly values",
+        "the file holds neither hourly, daily nor monthly values",
         f"{path}: {found}",
         "download hourly (時別値), daily (日別値) or monthly (月別値) data",
     )
@@ -169,7 +169,7 @@ def _blocks(path: Path, header: list[list[str]], dates: int) -> tuple[Block, ...
             raise no_download(path, f"column {begin + 1} has no station or no element")
         if blocks.setdefault((station, element), block) is not block:
             raise InputError(
-                "A station has an element twice",
+                "a station has an element twice",
                 f"{path}: {element} at {station}",
                 "two stations may share this name: download them into files of their own and rename one",
             )
@@ -192,7 +192,7 @@ def _split_elements(header: list[list[str]], starts: list[int]) -> dict[str, tup
 def no_download(path: Path, reason: str) -> InputError:
     """Return the error for a file that is not a download."""
     return InputError(
-        "The file is not a download of the Japan Meteorological Agency as it came",
+        "the file is not a download of the Japan Meteorological Agency as it came",
         f"{path}: {reason}",
         "give the CSV untouched, or a tidy CSV: station,time,<variables>",
     )

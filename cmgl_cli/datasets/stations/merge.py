@@ -36,7 +36,7 @@ def merge_tables(tables: Sequence[StationTable]) -> StationTable:
     for table in tables[1:]:
         if table.frequency != first.frequency:
             raise InputError(
-                "The files have different steps",
+                "the files have different steps",
                 f"{_origin(first)} is {first.frequency}, {_origin(table)} is {table.frequency}",
                 "restore each step by itself",
             )
@@ -77,7 +77,7 @@ def _lay(values: np.ndarray, quality: np.ndarray, cells: tuple, table: StationTa
     if clash.any():
         time, station, variable = (int(index[0]) for index in np.nonzero(clash))
         raise InputError(
-            "Two files disagree about an observation",
+            "two files disagree about an observation",
             f"{table.variables[variable]} at {table.stations[station]}, {str(table.time[time]).replace('T', ' ')}: "
             f"{before[time, station, variable]} before, {table.values[time, station, variable]} in {_origin(table)}",
             "leave one of the files out",
@@ -97,7 +97,7 @@ def _units(tables: Sequence[StationTable], variables: tuple[str, ...]) -> tuple[
         for name, unit in zip(table.variables, table.units, strict=True):
             if unit and units.setdefault(name, unit) != unit:
                 raise InputError(
-                    "Units are mixed",
+                    "units are mixed",
                     f"{name} is in {units[name]} and, in {_origin(table)}, in {unit}",
                     "bring them to one",
                 )

@@ -59,7 +59,7 @@ def open_netcdf(path: Path) -> Any:
             return dataset.load()
     except Exception as error:  # the engines raise OSError, ValueError, RuntimeError, TypeError and more
         raise InputError(
-            "A file cannot be read as NetCDF",
+            "a file cannot be read as NetCDF",
             f"{path}: {error or type(error).__name__}",
             "give NetCDF with CF conventions, or a tidy CSV: station,time,<variables>",
         ) from error
@@ -86,7 +86,7 @@ def read_netcdf(
     names = data_variables(dataset, time, station)
     for name in variables or ():
         if name not in names:
-            raise UsageError(f"The file has no variable {name!r}", f"{path}: {name}", suggest(name, names))
+            raise UsageError(f"the file has no variable {name!r}", f"{path}: {name}", suggest(name, names))
     names = tuple(variables or names)
     if not names:
         raise _unusable(path, f"no variable over ({time}, {station})")
@@ -221,7 +221,7 @@ def dataset_times(dataset: Any, time: str, path: Path) -> np.ndarray:
 
 def _unusable(path: Path, found: str) -> InputError:
     return InputError(
-        "The NetCDF file is not a table of stations",
+        "the NetCDF file is not a table of stations",
         f"{path}: {found}",
         "give variables over the dimensions time and station",
     )

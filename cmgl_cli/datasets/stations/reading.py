@@ -76,10 +76,10 @@ def read_stations(
     """
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     if not paths:
-        raise UsageError("There is no input", "inputs is empty", "give at least one file")
+        raise UsageError("there is no input", "inputs is empty", "give at least one file")
     if frequency is not None and frequency not in FREQUENCIES:
         raise UsageError(
-            f"There is no frequency {frequency!r}", f"frequency: {frequency}", suggest(frequency, FREQUENCIES)
+            f"there is no frequency {frequency!r}", f"frequency: {frequency}", suggest(frequency, FREQUENCIES)
         )
     step: Frequency | None = frequency  # type: ignore[assignment]
     tables = [_read_one(path, variables, step, encoding, min_quality) for path in paths]

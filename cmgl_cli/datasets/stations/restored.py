@@ -38,7 +38,7 @@ class Restored:
             array = getattr(self, name)
             if array is not None and np.shape(array) != self.table.values.shape:
                 found = f"{name} {np.shape(array)}, expected {self.table.values.shape}"
-                raise InputError("A restoration does not fit its table", found, "give [time, station, variable]")
+                raise InputError("a restoration does not fit its table", found, "give [time, station, variable]")
 
     @cached_property
     def filled(self) -> np.ndarray:

@@ -161,7 +161,7 @@ def _places(known: tuple[str, ...], wanted: Sequence[str] | None, kind: str) -> 
         return np.arange(len(known))
     for name in wanted:
         if name not in known:
-            raise UsageError(f"The table has no {kind} {name!r}", f"{kind}: {name}", suggest(name, known))
+            raise UsageError(f"the table has no {kind} {name!r}", f"{kind}: {name}", suggest(name, known))
     return np.array([known.index(name) for name in wanted], dtype=np.int64)
 
 
@@ -174,11 +174,11 @@ def _period(time: np.ndarray, frequency: Frequency, start: str | None, end: str 
         inside = np.flatnonzero((steps >= first) & (steps.astype(last.dtype) <= last))
     except ValueError as error:
         raise UsageError(
-            "A period is not a date", f"start = {start}, end = {end}", "write dates as 1961-01-31"
+            "a period is not a date", f"start = {start}, end = {end}", "write dates as 1961-01-31"
         ) from error
     if not inside.size:
         raise UsageError(
-            "The period holds no time of the table",
+            "the period holds no time of the table",
             f"start = {start}, end = {end}; the table runs from {steps[0]} to {steps[-1]}",
             "choose a period within it",
         )
@@ -189,21 +189,21 @@ def _check_shapes(table: StationTable) -> None:
     expected = (len(table.time), len(table.stations), len(table.variables))
     if table.values.shape != expected or table.values.dtype != np.float64:
         found = f"{table.values.dtype} {table.values.shape}, expected float64 {expected}"
-        raise InputError("A table of stations has values of another shape", found, "give [time, station, variable]")
+        raise InputError("a table of stations has values of another shape", found, "give [time, station, variable]")
     if 0 in expected:
         raise InputError(
-            "A table of stations is empty",
+            "a table of stations is empty",
             f"{expected[0]} times, {expected[1]} stations, {expected[2]} variables",
             "give at least one of each",
         )
     if np.isinf(table.values).any():
-        raise InputError("A table of stations has infinite values", "values", "mark missing values as NaN")
+        raise InputError("a table of stations has infinite values", "values", "mark missing values as NaN")
     for kind, names in (("station", table.stations), ("variable", table.variables)):
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"A {kind} occurs twice", f"{kind}: {twice}", "give each its own name")
+            raise InputError(f"a {kind} occurs twice", f"{kind}: {twice}", "give each its own name")
     if table.quality is not None and table.quality.shape != expected:
-        raise InputError("The quality flags have another shape", f"{table.quality.shape}", f"expected {expected}")
+        raise InputError("the quality flags have another shape", f"{table.quality.shape}", f"expected {expected}")
     for name in ("names", "latitude", "longitude", "elevation"):
         if len(getattr(table, name)) != expected[1]:
             raise InputError(
@@ -216,7 +216,7 @@ def _check_coordinates(table: StationTable) -> None:
         wrong = np.flatnonzero((abs(values) > limit) | np.isinf(values))
         if wrong.size:
             raise InputError(
-                f"A station has an impossible {name}",
+                f"a station has an impossible {name}",
                 f"{table.stations[wrong[0]]}: {values[wrong[0]]}",
                 "give degrees, or leave the cell empty where it is unknown",
             )

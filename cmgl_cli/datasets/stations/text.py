@@ -24,10 +24,10 @@ def read_bytes(path: Path) -> bytes:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(
-            "A station file cannot be read", f"{path}: {error.strerror}", "give an existing file"
+            "a station file cannot be read", f"{path}: {error.strerror}", "give an existing file"
         ) from error
     if not raw.strip():
-        raise InputError("A station file is empty", str(path), "give a file with a header and observations")
+        raise InputError("a station file is empty", str(path), "give a file with a header and observations")
     return raw
 
 
@@ -49,12 +49,12 @@ def decode(raw: bytes, path: Path, encoding: str | None = None) -> str:
         text = raw.decode(name)
     except (UnicodeDecodeError, LookupError) as error:
         raise InputError(
-            f"A station file is not {encoding or 'UTF-8'} text",
+            f"a station file is not {encoding or 'UTF-8'} text",
             f"{path}: {error}",
             "save it as UTF-8, or name its encoding: --encoding cp932, --encoding latin-1",
         ) from error
     if "\0" in text:
-        raise InputError("A station file is not text", f"{path}: it holds NUL characters", "give CSV or NetCDF")
+        raise InputError("a station file is not text", f"{path}: it holds NUL characters", "give CSV or NetCDF")
     return text
 
 
@@ -69,7 +69,7 @@ def csv_rows(text: str, path: Path, delimiter: str | None = None) -> list[list[s
     try:
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or csv_delimiter(text), strict=True))
     except csv.Error as error:
-        raise InputError("A station file is not CSV", f"{path}: {error}", "correct the quotes") from error
+        raise InputError("a station file is not CSV", f"{path}: {error}", "correct the quotes") from error
 
 
 def csv_delimiter(text: str) -> str:

@@ -75,7 +75,7 @@ def read_tidy(
     for line, row in body:
         if len(row) != len(rows[0]):
             raise InputError(
-                "A row has another length than the header",
+                "a row has another length than the header",
                 f"{path}, row {line}: {len(row)} cells, the header has {len(rows[0])}",
                 "correct the row",
             )
@@ -98,7 +98,7 @@ def tidy_columns(header: list[str], path: Path, variables: Sequence[str] | None 
     if station is None or time is None or twice:
         found = f"{twice[0]!r} occurs twice" if twice else ", ".join(header)
         raise InputError(
-            "The columns are not those of a tidy file", f"{path}: {found}", "give station,time,<variables>"
+            "the columns are not those of a tidy file", f"{path}: {found}", "give station,time,<variables>"
         )
     places = {kind: i for kind, known in PLACE_HEADERS.items() if (i := find_column(header, known)) is not None}
     taken = {station, time, *places.values()} | {i for i, name in enumerate(names) if name.lower() in _LABELS}
@@ -107,11 +107,11 @@ def tidy_columns(header: list[str], path: Path, variables: Sequence[str] | None 
     chosen = {name: i for name, i in rest.items() if name not in marks}
     for name in variables or ():
         if name not in chosen:
-            raise UsageError(f"The file has no variable {name!r}", f"{path}: {name}", suggest(name, chosen))
+            raise UsageError(f"the file has no variable {name!r}", f"{path}: {name}", suggest(name, chosen))
     if variables:
         chosen = {name: chosen[name] for name in variables}
     if not chosen:
-        raise InputError("The file has no variable", f"{path}: {', '.join(header)}", "give station,time,<variables>")
+        raise InputError("the file has no variable", f"{path}: {', '.join(header)}", "give station,time,<variables>")
     units = {name: name_and_unit(header[i])[1] for name, i in chosen.items()}
     flags = {name: rest[name + suffix] for name in chosen for suffix in FLAG_SUFFIXES if name + suffix in rest}
     filled = {name: rest[name + FILLED] for name in chosen if name + FILLED in rest}
@@ -131,11 +131,11 @@ def _parse(path: Path, body: list[tuple[int, list[str]]], columns: TidyColumns) 
     station = [stations.setdefault(row[columns.station].strip(), len(stations)) for _, row in body]
     if "" in stations:
         line = body[station.index(stations[""])][0]
-        raise InputError("A row has no station", f"{path}, row {line}", "give its identifier")
+        raise InputError("a row has no station", f"{path}, row {line}", "give its identifier")
     try:
         times, resolution, note = parse_times([row[columns.time] for _, row in body])
     except (ValueError, OverflowError) as error:
-        raise InputError("A time cannot be read", f"{path}: {error}", "write times year first") from error
+        raise InputError("a time cannot be read", f"{path}: {error}", "write times year first") from error
     values = np.full((len(body), len(columns.variables)), np.nan)
     quality = np.full(values.shape, NO_FLAG, dtype=np.int16) if columns.flags else None
     undone = 0
@@ -173,7 +173,7 @@ def _numbers(path: Path, body: list[tuple[int, list[str]]], column: int, name: s
             numbers.append(number(row[column]))
         except ValueError as error:
             raise InputError(
-                "A cell is neither a number nor missing",
+                "a cell is neither a number nor missing",
                 f"{path}, row {line}: {name} = {row[column]!r}",
                 "correct it or leave it empty; name the columns to take with --variables if this is not one",
             ) from error
@@ -183,7 +183,7 @@ def _numbers(path: Path, body: list[tuple[int, list[str]]], column: int, name: s
 def _flags(path: Path, body: list[tuple[int, list[str]]], column: int, name: str) -> np.ndarray:
     flags = np.nan_to_num(np.array(_numbers(path, body, column, f"flag of {name}")), nan=NO_FLAG)
     if (abs(flags) > 32767).any() or (flags != np.round(flags)).any():
-        raise InputError("A quality flag is not a small integer", f"{path}: flags of {name}", "correct the column")
+        raise InputError("a quality flag is not a small integer", f"{path}: flags of {name}", "correct the column")
     return flags.astype(np.int16)
 
 
@@ -199,7 +199,7 @@ def _with_own_places(
             place = index[row[columns.station].strip()]
             if not np.isnan(values[place]) and not np.isnan(value) and values[place] != value:
                 raise InputError(
-                    f"A station changes its {kind}",
+                    f"a station changes its {kind}",
                     f"{path}, row {line}: {table.stations[place]}, {values[place]} before, {value} here",
                     "give a moved station another identifier",
                 )

@@ -168,7 +168,7 @@ def _written(time: np.datetime64) -> str:
 
 def _irregular(reason: str) -> InputError:
     return InputError(
-        "The times are neither hourly, daily nor monthly",
+        "the times are neither hourly, daily nor monthly",
         reason,
         "bring the series to one of these steps, or name the step with --frequency if only a few times remain",
     )
@@ -207,7 +207,7 @@ def regular_axis(times: np.ndarray, frequency: Frequency) -> np.ndarray:
         if count > _MOST_INSERTED * len(times) + 1000:
             gap = int(np.argmax(np.diff(times)))
             raise InputError(
-                "The times have a gap that makes the rest vanish",
+                "the times have a gap that makes the rest vanish",
                 f"nothing between {_written(times[gap])} and {_written(times[gap + 1])}",
                 "correct the years of the times, or split the file",
             )

@@ -53,14 +53,14 @@ def write_restored(path: Path | str, restored: Restored, layout: Export = "own")
     """
     target, source = Path(path), restored.table.source
     if layout not in _EXPORTS:
-        raise UsageError(f"There is no layout {layout!r}", f"layout: {layout}", suggest(layout, _EXPORTS))
+        raise UsageError(f"there is no layout {layout!r}", f"layout: {layout}", suggest(layout, _EXPORTS))
     if layout == "csv":
         return (_publish(target, _writer("tidy_writing", "export_tidy")(restored), source),)
     if layout == "netcdf":
         return (_publish(target, _writer("netcdf_writing", "export_netcdf")(restored), source),)
     if source is None:
         raise InputError(
-            "The input's own layout is not known",
+            "the input's own layout is not known",
             "the table was not read from files of one kind",
             "export CSV or NetCDF",
         )
@@ -78,13 +78,13 @@ def _writer(module: str, function: str) -> Callable[..., bytes]:
 def _unchanged(path: Path, known: str) -> bytes:
     raw = read_bytes(path)
     if digest(raw) != known:
-        raise InputError("The input changed since it was read", str(path), "restore again from the file as it is now")
+        raise InputError("the input changed since it was read", str(path), "restore again from the file as it is now")
     return raw
 
 
 def _publish(path: Path, content: bytes, source: Source | None) -> Path:
     if source is not None and any(path.exists() and path.samefile(known) for known in source.paths if known.exists()):
-        raise InputError("The output is the input", str(path), "name another file: observations are never overwritten")
+        raise InputError("the output is the input", str(path), "name another file: observations are never overwritten")
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
