@@ -120,7 +120,7 @@ STEPS: tuple[Step, ...] = (
         ignores=frozenset({"split", "limit", "seed", "mask_size"}),
     ),
     Step("extract", "mask", 1, "masks", "masks.h5", ignores=_OF_THE_ENCODER, needs_masks=True, room="extract_masks"),
-    Step("distill", "", 1, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES, _OPTIONAL_MASKS)),
+    Step("distill", "", 2, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES, _OPTIONAL_MASKS)),
     Step("prior", "", 1, "prior", "prior.h5", (_NODES,)),
     Step("fit-graphs", "image", 2, "graphs", "graphs.h5", (_NODES, _PRIOR), ignores=_OF_REGIONS),
     Step(
