@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmgl_cli.artifacts import open_artifact, read_header
-from tests.faults.farm import HOME, WORKS, made_by
+from tests.faults.farm import WORKS, made_by
 from tests.faults.nursery import KILL_BEFORE, KILL_TORN, Fate
 
 MOMENTS, CALLS = 50, 20
@@ -17,10 +17,6 @@ def leftovers(folder):
     return sorted(
         str(p.relative_to(folder)) for p in folder.rglob("*") if {".partial", ".lock", ".new"} & {*p.suffixes}
     )
-
-
-def everything(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def check_finals(farm, folder, work):
@@ -65,14 +61,6 @@ def calls(count, total, seed=0):
     rng = np.random.default_rng(seed)
     places = rng.choice(np.arange(1, total + 1), min(count, total), replace=False)
     return [Fate(mode=(KILL_BEFORE, KILL_TORN)[i % 2], at=int(place)) for i, place in enumerate(places)]
-
-
-def side_products(farm, place, work):
-    """Return what an undisturbed run leaves beside the artifacts, and does not lie here."""
-    made = everything(farm.folder) - everything(place)
-    later = list(WORKS)[list(WORKS).index(work) + 1 :]
-    names = {str(HOME / f"{output}.h5") for one in later for output in WORKS[one].outputs}
-    return made - names
 
 
 @pytest.mark.parametrize("work", ["extract", "distill"])
