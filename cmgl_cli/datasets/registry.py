@@ -188,7 +188,9 @@ def _own_home(spec: DatasetSpec, root: Path | str | None) -> Path:
     found = home.is_file() if spec.name == "npz" else home.is_dir()
     if not found:
         kind = "file" if spec.name == "npz" else "folder"
-        raise InputError(f"there is no such {kind}", str(home), f"give --root the {kind} that holds your images")
+        raise InputError(
+            f"there is no such {kind}", str(home), f"name the {kind} that holds your images with --root, or --images"
+        )
     return home
 
 
