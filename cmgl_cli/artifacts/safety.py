@@ -14,11 +14,13 @@ import h5py
 import numpy as np
 
 from cmgl_cli.errors import CmglError, InputError, is_plain
-from cmgl_cli.limits import SLACK_BYTES, impossible, too_large
+from cmgl_cli.limits import SLACK_BYTES, bounded_memory, impossible, too_large
 
 # what is read at once: one chunk, one row; cmgl writes chunks of about 1 MiB
 LARGEST_CHUNK, LARGEST_ROW = 2**28, 2**30
 MOST_OBJECTS, DEEPEST = 100_000, 8
+# what reading the structure of a file may take
+STRUCTURE_BYTES = 2**30
 # by HDF5's numbers: gzip, shuffle, fletcher32; and of files that others wrote, szip, nbit, scale-offset, lzf
 OWN_FILTERS = frozenset({1, 2, 3})
 PLAIN_FILTERS = OWN_FILTERS | {4, 5, 6, 32000}
@@ -61,7 +63,8 @@ class Inspection:
         """
         try:
             self._size = os.path.getsize(self.path)
-            self._group(file, "")
+            with bounded_memory(STRUCTURE_BYTES):
+                self._group(file, "")
         except CmglError:
             raise
         except UNREADABLE as error:

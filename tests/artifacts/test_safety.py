@@ -1,12 +1,16 @@
 """Files made to harm: each is refused with its name, the data set's, and the reason, before a value is read."""
 
+import gzip
 import os
+import resource
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from cmgl_cli.artifacts import create_artifact, open_artifact, partial_path, read_plain
+from cmgl_cli.artifacts.safety import Inspection
 from cmgl_cli.artifacts.writer import checkpoint_path
 from cmgl_cli.errors import InputError
 from tests.artifacts import helpers
@@ -325,3 +329,14 @@ def test_text_columns_written_in_blocks_are_utf8(tmp_path):
     with open_artifact(tmp_path / "f.h5", verify=True) as found:
         assert found["problem"][0] == "日本語"
         assert h5py.check_string_dtype(found.stream("problem").dtype).encoding == "utf-8"
+
+
+def test_a_file_torn_in_the_middle_of_a_write_takes_no_more_memory_than_it_may(tmp_path):
+    """HDF5 goes in circles in this one, which a kill left: it took 17 GB before it was stopped."""
+    path = tmp_path / "torn.h5"
+    path.write_bytes(gzip.decompress((Path(__file__).parent / "torn.h5.gz").read_bytes()))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with h5py.File(path, "r") as file, pytest.raises(InputError, match="cannot be read"):
+        Inspection(path).walk(file)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20

@@ -40,7 +40,7 @@ def test_matches_cvxpy_and_every_other_solver(name):
     fit = fit_joint(sigma, weights, rho, gamma, solver="active-set", **options)
     assert fit.converged and fit.solver == "active-set"
     assert abs(fit.objective - value) <= 1e-8 * max(1, abs(value))
-    np.testing.assert_allclose(fit.precision, omega, atol=1e-5)
+    np.testing.assert_allclose(fit.precision, omega, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(fit.common + fit.specific, fit.precision)
     for solver in ["splitting", "admm"] + ([] if diagonal else ["descent"]):
         other = fit_joint(sigma, weights, rho, gamma, solver=solver, max_iter=20000, **options)
