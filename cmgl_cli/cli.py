@@ -33,8 +33,9 @@ from cmgl_cli.flags import (
     stage_flags,
     with_signature,
 )
-from cmgl_cli.pipeline import STEPS, Job, run_all, status, summarize
+from cmgl_cli.pipeline import Job, run_all, status, summarize
 from cmgl_cli.settings import STAGE_CONFIGS
+from cmgl_cli.steps import STEPS
 
 app = typer.Typer(
     name="cmgl",

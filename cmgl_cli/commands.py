@@ -10,9 +10,10 @@ from cmgl_cli.artifacts import read_header
 from cmgl_cli.config import RunConfig, build_run
 from cmgl_cli.console import Console
 from cmgl_cli.errors import UsageError
-from cmgl_cli.pipeline import Step, execute, make_job, steps_of, summarize
+from cmgl_cli.pipeline import execute, make_job, summarize
 from cmgl_cli.settings import STAGE_CONFIGS
 from cmgl_cli.sharding import Shard, requested_shard, shard_path
+from cmgl_cli.steps import Step, steps_of
 
 OWN_PRIORS = (".npz", ".npy", ".csv")
 # what of extract decides how an image is encoded

@@ -12,7 +12,7 @@ import typer
 
 from cmgl_cli import completion
 from cmgl_cli.commands import OWN_PRIORS
-from cmgl_cli.pipeline import Step
+from cmgl_cli.steps import Step
 
 Flag = tuple[Any, Any, Any]
 """Type, default, and what typer is told."""

@@ -17,8 +17,9 @@ from cmgl_cli.artifacts import SampleTable, canonical_json, open_artifact, read_
 from cmgl_cli.config import RunConfig
 from cmgl_cli.console import Console
 from cmgl_cli.errors import InputError, LockedError
-from cmgl_cli.pipeline import STEPS, Job, Step, execute, is_current
+from cmgl_cli.pipeline import Job, execute, is_current
 from cmgl_cli.settings import identity_settings
+from cmgl_cli.steps import STEPS, Step
 
 STAGES = ("distill", "prior", "fit-graphs", "classify", "segment")
 CELLS = "cells"

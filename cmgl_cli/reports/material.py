@@ -10,7 +10,7 @@ from cmgl_cli.artifacts import Artifact, Identity, SampleTable, open_artifact
 from cmgl_cli.config import RunConfig
 from cmgl_cli.datasets import DATASETS, Dataset, Sample, open_dataset
 from cmgl_cli.errors import CmglError, InputError
-from cmgl_cli.pipeline import steps_of
+from cmgl_cli.steps import steps_of
 
 VARIANTS = ("features", "graphs")
 """Schemas of which a run has several, told apart by the setting ``variant``."""

@@ -25,9 +25,10 @@ from cmgl_cli.experiments import (
     to_markdown,
     workers,
 )
-from cmgl_cli.pipeline import Job, Prepared, execute, make_job, status, steps_of
+from cmgl_cli.pipeline import Job, Prepared, execute, make_job, status
 from cmgl_cli.reports import png
 from cmgl_cli.settings import ExperimentConfig
+from cmgl_cli.steps import steps_of
 
 
 def prepare(job: Job) -> Prepared:

@@ -129,7 +129,7 @@ def serve() -> None:
     """Import everything; then run what is asked for until the pipe ends."""
     import importlib
 
-    from cmgl_cli.pipeline import STEPS
+    from cmgl_cli.steps import STEPS
 
     for room in {step.module for step in STEPS} | {"cmgl_cli.cli", "cmgl_cli.about", "cmgl_cli.reports"}:
         importlib.import_module(room)
