@@ -24,6 +24,7 @@ from cmgl_cli import __version__
 from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec, allocated, chunk_shape, done_blocks
 from cmgl_cli.artifacts.digest import content_digest, public_datasets
 from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, publish_bytes, reserve
+from cmgl_cli.artifacts.heaps import broken_heap
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import lock_path, output_lock
 from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, read_values
@@ -226,6 +227,8 @@ class ArtifactWriter:
 
     def _reopen(self) -> h5py.File | None:
         try:
+            if damage := broken_heap(self._partial):
+                raise OSError(damage)
             file = h5py.File(self._partial, "r+")
         except OSError:
             self._log(f"the unfinished {self._partial.name} cannot be read: starting over")

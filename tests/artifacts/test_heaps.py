@@ -1,0 +1,52 @@
+"""Heaps of texts that HDF5 would never come out of are refused before it goes in."""
+
+import pytest
+
+from cmgl_cli.artifacts import heaps, open_artifact
+from cmgl_cli.artifacts.heaps import SIGNATURE, broken_heap
+from cmgl_cli.errors import InputError
+from tests.artifacts import helpers
+
+
+@pytest.fixture
+def whole(tmp_path):
+    helpers.write(tmp_path / "features.h5")
+    return tmp_path / "features.h5"
+
+
+def spoilt(path, offset, value):
+    """Write a number of 8 bytes into the first heap, `offset` bytes behind its start."""
+    data = bytearray(path.read_bytes())
+    at = data.index(SIGNATURE)
+    data[at + offset : at + offset + 8] = value.to_bytes(8, "little")
+    path.write_bytes(data)
+
+
+def test_a_sound_file_has_sound_heaps(whole):
+    assert SIGNATURE in whole.read_bytes() and broken_heap(whole) == ""
+
+
+@pytest.mark.parametrize("size", [0, 8, 2**20, 2**63])
+def test_an_object_of_free_space_must_lead_on(whole, size):
+    spoilt(whole, 16, 0)
+    spoilt(whole, 24, size)
+    assert "heap of texts" in broken_heap(whole)
+    with pytest.raises(InputError, match="heap of texts"):
+        open_artifact(whole)
+
+
+def test_an_object_that_leaves_its_heap_is_seen(whole):
+    spoilt(whole, 24, 2**40)
+    assert broken_heap(whole)
+
+
+def test_bytes_that_only_look_like_a_heap_are_left_alone(whole):
+    whole.write_bytes(whole.read_bytes() + SIGNATURE + b"\x01\x00\x00\x00" + b"\xff" * 40)
+    assert broken_heap(whole) == ""
+
+
+def test_large_files_are_looked_at_from_both_ends(whole, monkeypatch):
+    spoilt(whole, 24, 2**40)
+    monkeypatch.setattr(heaps, "WHOLE", 1)
+    monkeypatch.setattr(heaps, "END", whole.stat().st_size)
+    assert broken_heap(whole)
