@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from cmgl_cli.artifacts import (
     SCHEMAS,
     Artifact,
+    DamagedUnfinishedError,
     Identity,
     clear_leftovers,
     create_artifact,
@@ -134,10 +135,21 @@ def execute(job: Job) -> bool:
         job.console.info(f"{job.step.label}: would write {job.output} because {why}")
         return False
     job.console.info(f"{job.step.label}: {why}")
+    try:
+        _compute(job, module, prepared.state, headers, identity)
+    except DamagedUnfinishedError as error:
+        # a kill tore it in the middle of a write: what was finished is made again
+        job.console.info(f"{job.step.label}: {error.what}: starting over")
+        _compute(job, module, prepared.state, headers, identity)
+    return True
+
+
+def _compute(
+    job: Job, module: ModuleType, state: Any, headers: Mapping[str, tuple[Identity, str]], identity: Identity
+) -> None:
     with _open_inputs(job, headers) as inputs, create_artifact(job.output, identity, job.console.info) as out:
         with _damage_explained(job.inputs.values()):
-            module.compute(job, prepared.state, inputs, out)
-    return True
+            module.compute(job, state, inputs, out)
 
 
 def is_current(job: Job) -> bool:

@@ -11,7 +11,13 @@ from cmgl_cli.artifacts.locking import output_lock
 from cmgl_cli.artifacts.reader import Artifact, open_artifact, read_header, read_plain, require_plain
 from cmgl_cli.artifacts.samples import SampleTable
 from cmgl_cli.artifacts.schemas import SCHEMAS, Field, Schema
-from cmgl_cli.artifacts.writer import ArtifactWriter, clear_leftovers, create_artifact, partial_path
+from cmgl_cli.artifacts.writer import (
+    ArtifactWriter,
+    DamagedUnfinishedError,
+    clear_leftovers,
+    create_artifact,
+    partial_path,
+)
 
 __all__ = [
     "SCHEMAS",
@@ -25,6 +31,7 @@ __all__ = [
     "Schema",
     "canonical_json",
     "clear_leftovers",
+    "DamagedUnfinishedError",
     "create_artifact",
     "open_artifact",
     "output_lock",

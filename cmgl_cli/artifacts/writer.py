@@ -29,7 +29,7 @@ from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import lock_path, output_lock
 from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, read_values
 from cmgl_cli.artifacts.schemas import SCHEMAS
-from cmgl_cli.errors import InputError, LockedError, OutputError
+from cmgl_cli.errors import CmglError, InputError, LockedError, OutputError
 
 GZIP_FROM_ELEMENTS = 4096
 PACKED: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -52,6 +52,10 @@ def checkpoint_path(output: Path) -> Path:
 def _fresh_checkpoint(output: Path) -> Path:
     path = checkpoint_path(output)
     return path.with_name(path.name + ".partial")
+
+
+class DamagedUnfinishedError(InputError):
+    """An unfinished file that could be opened, but not written on; it is removed, so that the next try starts over."""
 
 
 class ArtifactWriter:
@@ -79,7 +83,7 @@ class ArtifactWriter:
         array = np.asarray(values)
         text_bytes = self._text_bytes(name, array) if array.dtype.kind in "OSU" else 0
         reserve(self.output, self._partial, 2 * (array.nbytes + text_bytes))
-        with disk_errors(self.output):
+        with self._writing():
             if name in self._file:
                 del self._file[name]
             if array.dtype.kind in "OSU":
@@ -102,7 +106,7 @@ class ArtifactWriter:
     def append(self, name: str, rows: np.ndarray) -> None:
         """Append rows to a compressed data set; for what is quickly made again, since it is never resumed."""
         reserve(self.output, self._partial, rows.nbytes)
-        with disk_errors(self.output):
+        with self._writing():
             if name not in self._file:
                 shape = (0, *rows.shape[1:])
                 chunks = chunk_shape((len(rows), *rows.shape[1:]), rows.dtype)
@@ -126,6 +130,21 @@ class ArtifactWriter:
         blocks = [BlockSet(self._file, self.output, spec, f"{PROGRESS}/{i}") for i, spec in enumerate(specs)]
         self._handles += blocks
         return blocks
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Explain what HDF5 says: of the disk, or of an unfinished file that a kill tore in the middle of a write."""
+        try:
+            with disk_errors(self.output):
+                yield
+        except CmglError:
+            raise
+        except UNREADABLE as error:
+            if not self.resumed:
+                raise
+            raise DamagedUnfinishedError(
+                "the unfinished file is damaged", f"{self._partial}: {error}", "run the same command again"
+            ) from error
 
     @contextmanager
     def _held(self, dataset: h5py.Dataset) -> Iterator[None]:
@@ -159,7 +178,7 @@ class ArtifactWriter:
 
     def publish(self) -> str:
         """Check, digest, force to disk and rename; return the content digest."""
-        with disk_errors(self.output):
+        with self._writing():
             if PROGRESS in self._file:
                 del self._file[PROGRESS]
             digest = self._seal()
@@ -180,14 +199,18 @@ class ArtifactWriter:
             _UNCLOSED.append(self)
             worth_keeping = self._laid_out
         else:
+            damaged = isinstance(error, DamagedUnfinishedError)
             try:
-                worth_keeping = bool(self._file) and PROGRESS in self._file and done_blocks(self._file[PROGRESS])[0] > 0
+                worth_keeping = not damaged and bool(self._file) and self._has_finished_blocks()
                 if self._file:
                     self._file.close()
             except (OSError, RuntimeError):
-                worth_keeping = True  # the next run looks at it and starts over if it cannot be read
+                worth_keeping = not damaged  # the next run looks at it and starts over if it cannot be read
         if not worth_keeping:
             self._partial.unlink(missing_ok=True)
+
+    def _has_finished_blocks(self) -> bool:
+        return PROGRESS in self._file and done_blocks(self._file[PROGRESS])[0] > 0
 
     def _seal(self) -> str:
         shapes = {dataset.name[1:]: (dataset.shape, dataset.dtype) for dataset in public_datasets(self._file)}

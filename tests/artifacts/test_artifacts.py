@@ -14,6 +14,7 @@ import pytest
 
 from cmgl_cli.artifacts import (
     BlockSpec,
+    DamagedUnfinishedError,
     clear_leftovers,
     create_artifact,
     open_artifact,
@@ -322,3 +323,27 @@ def test_checkpoint_is_private_to_its_identity_and_goes_with_the_publish(tmp_pat
         for name, values in helpers.small_arrays().items():
             out.write(name, values)
     assert os.listdir(tmp_path) == ["features.h5"]
+
+
+def test_an_unfinished_file_that_cannot_be_written_on_is_started_over(tmp_path, monkeypatch):
+    path = tmp_path / "features.h5"
+    with pytest.raises(KeyboardInterrupt), create_artifact(path, helpers.IDENTITY) as out:
+        (rows,) = out.declare_blocks(helpers.BLOCKS)
+        rows.put(0, {"features": helpers.tokens(0, 4)})
+        raise KeyboardInterrupt
+    broken = {"times": 0}
+
+    def torn(self, name, *arguments, **options):
+        broken["times"] += 1
+        raise KeyError("Couldn't delete link (bad version number for datatype message)")
+
+    with pytest.raises(DamagedUnfinishedError, match="damaged"), create_artifact(path, helpers.IDENTITY) as out:
+        assert out.resumed
+        monkeypatch.setattr(h5py.File, "create_dataset", torn)
+        out.write("classes", np.array(["a"]))
+    monkeypatch.undo()
+    assert broken["times"] and not partial_path(path).exists() and not path.exists()
+    # in a file of its own making the same is a bug, and is not hidden
+    with pytest.raises(KeyError), create_artifact(path, helpers.IDENTITY) as out:
+        monkeypatch.setattr(h5py.File, "create_dataset", torn)
+        out.write("classes", np.array(["a"]))
