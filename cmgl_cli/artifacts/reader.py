@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 
 from cmgl_cli.artifacts.digest import PRIVATE, content_digest
-from cmgl_cli.artifacts.heaps import broken_heap
 from cmgl_cli.artifacts.identity import Identity, json_object
 from cmgl_cli.artifacts.safety import (
     PLAIN_FILTERS,
     PLAIN_SLACK,
     UNREADABLE,
     Inspection,
+    open_hdf5,
     printable,
     read_values,
     unreadable,
@@ -221,12 +221,8 @@ def _open_file(path: Path) -> h5py.File:
     if path.is_dir():
         raise InputError("expected an artifact, found a folder", str(path), "give the path of an .h5 file")
     try:
-        damage = broken_heap(path)
-        if damage:
-            raise unreadable(path, damage)
-        # locking=False: readers of a published file never wait, and read-only folders work
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
+        return open_hdf5(path, "r")
+    except UNREADABLE as error:
         raise unreadable(path, str(error)) from error
 
 

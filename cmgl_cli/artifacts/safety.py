@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from cmgl_cli.artifacts.heaps import broken_heap
 from cmgl_cli.errors import CmglError, InputError, is_plain
 from cmgl_cli.limits import SLACK_BYTES, bounded_memory, impossible, too_large
 
@@ -28,6 +29,21 @@ PLAIN_FILTERS = OWN_FILTERS | {4, 5, 6, 32000}
 PLAIN_SLACK = 2**26
 TEXT_ROWS = 256
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+
+
+def open_hdf5(path: Path, mode: str) -> h5py.File:
+    """Open a file that may be damaged ("r" without a lock, or "r+"): HDF5 reads the root's structure already here.
+
+    Raises
+    ------
+    OSError
+        HDF5 cannot open it, or would not come to an end.
+    """
+    if damage := broken_heap(path):
+        raise OSError(damage)
+    with bounded_memory(STRUCTURE_BYTES):
+        # locking=False: readers of a published file never wait, and read-only folders work
+        return h5py.File(path, mode, locking=False if mode == "r" else None)
 
 
 @dataclass

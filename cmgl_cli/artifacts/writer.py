@@ -24,10 +24,9 @@ from cmgl_cli import __version__
 from cmgl_cli.artifacts.blocks import BlockSet, BlockSpec, allocated, chunk_shape, done_blocks
 from cmgl_cli.artifacts.digest import content_digest, public_datasets
 from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, publish_bytes, reserve
-from cmgl_cli.artifacts.heaps import broken_heap
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import lock_path, output_lock
-from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, read_values
+from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, open_hdf5, read_values
 from cmgl_cli.artifacts.schemas import SCHEMAS
 from cmgl_cli.errors import CmglError, InputError, LockedError, OutputError
 
@@ -169,7 +168,7 @@ class ArtifactWriter:
         """Return the last training state of the same identity, or None."""
         path = checkpoint_path(self.output)
         try:
-            with h5py.File(path, "r", locking=False) as file:
+            with open_hdf5(path, "r") as file:
                 if file.attrs["key"] != self.identity.key():
                     return None
                 return {name: read_values(path, name, dataset) for name, dataset in Inspection(path).walk(file).items()}
@@ -250,10 +249,8 @@ class ArtifactWriter:
 
     def _reopen(self) -> h5py.File | None:
         try:
-            if damage := broken_heap(self._partial):
-                raise OSError(damage)
-            file = h5py.File(self._partial, "r+")
-        except OSError:
+            file = open_hdf5(self._partial, "r+")
+        except UNREADABLE:
             self._log(f"the unfinished {self._partial.name} cannot be read: starting over")
             return None
         try:

@@ -3,7 +3,7 @@
 import pytest
 
 from cmgl_cli.artifacts import heaps, open_artifact
-from cmgl_cli.artifacts.heaps import SIGNATURE, broken_heap
+from cmgl_cli.artifacts.heaps import NAMES, SIGNATURE, broken_heap
 from cmgl_cli.errors import InputError
 from tests.artifacts import helpers
 
@@ -50,3 +50,28 @@ def test_large_files_are_looked_at_from_both_ends(whole, monkeypatch):
     monkeypatch.setattr(heaps, "WHOLE", 1)
     monkeypatch.setattr(heaps, "END", whole.stat().st_size)
     assert broken_heap(whole)
+
+
+def spoilt_names(path, offset, value):
+    """Write a number into the first heap of names: `offset` bytes behind its start, or, negative, at its free block."""
+    data = bytearray(path.read_bytes())
+    at = data.index(NAMES)
+    free, segment = (int.from_bytes(data[at + place : at + place + 8], "little") for place in (16, 24))
+    place = segment + free if offset < 0 else at + offset
+    data[place : place + 8] = value(free).to_bytes(8, "little")
+    path.write_bytes(data)
+
+
+def test_free_blocks_that_lead_in_a_circle_are_seen(whole):
+    spoilt_names(whole, -1, lambda free: free)
+    assert "heap of names" in broken_heap(whole)
+    with pytest.raises(InputError, match="heap of names"):
+        open_artifact(whole)
+
+
+@pytest.mark.parametrize("offset, value", [(16, 2**40), (8, 2**40), (24, 2**62)])
+def test_a_heap_of_names_that_leads_outside_is_left_to_hdf5(whole, offset, value):
+    spoilt_names(whole, offset, lambda free: value)
+    assert broken_heap(whole) == ""
+    with pytest.raises(InputError, match="cannot be read"):
+        open_artifact(whole)
