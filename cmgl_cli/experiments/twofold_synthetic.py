@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.reports.experiment_figures import Panel, panels_figure
 from cmgl_cli.restoration import TrainingBatch, TrainingConfig, UnrolledConfig, UnrolledRestorer, restore, train
-from cmgl_cli.restoration.gaussian import conditional_fill, em_covariance
+from cmgl_cli.restoration.gaussian import conditional_means, em_covariance
 from cmgl_cli.restoration.matrix_baselines import graph_lowpass, svd_fill, train_baseline
 from cmgl_cli.restoration.matrix_methods import choose_config, choose_rank
 from cmgl_cli.restoration.matrix_normal import restore_matrix_normal
@@ -135,7 +135,7 @@ def _normal_rows(rows: np.ndarray) -> np.ndarray:
         return covariance + 0.01 * np.diag(np.diagonal(covariance))
 
     covariance, _ = em_covariance(rows, np.eye(rows.shape[1]), n_iter=30, regularize=ridged)
-    return conditional_fill(rows, covariance).values
+    return conditional_means(rows, covariance)
 
 
 _UNTRAINED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(

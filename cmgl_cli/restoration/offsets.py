@@ -4,6 +4,7 @@ Each series' leave-one-out residual is white noise plus a sum of Ornstein-Uhlenb
 shared by the stations of a variable; a Kalman smoother in steady steps gives the departure at every time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,30 +80,46 @@ def smooth_offsets(residual: Array, relative_noise: Array, model: OffsetModel) -
     n_times, n_series = residual.shape
     keep = np.exp(-1.0 / model.scales)
     drive = np.diag(model.variances * (1 - keep**2))
+    decay = np.outer(keep, keep)
     state = np.zeros((n_series, len(keep)))
-    spread = np.broadcast_to(np.diag(model.variances), (n_series, len(keep), len(keep))).copy()
-    states, spreads = np.empty((n_times, *state.shape)), np.empty((n_times, *spread.shape))
+    spread = np.broadcast_to(np.diag(model.variances), (n_series, len(keep), len(keep)))
     known = np.isfinite(residual)
+    data, noise = np.where(known, residual, 0.0), model.noise * relative_noise
+    steps = []
     for t in range(n_times):
         if t:
-            state, spread = state * keep, spread * np.outer(keep, keep) + drive
-        gain = spread.sum(axis=2)
-        total = gain.sum(axis=1) + model.noise * relative_noise[t]
-        gain = np.where(known[t][:, None], gain / total[:, None], 0.0)
-        innovation = np.where(known[t], residual[t] - state.sum(axis=1), 0.0)
+            state, spread = state * keep, spread * decay + drive
+        reach = spread.sum(axis=2)
+        weight = known[t] / (reach.sum(axis=1) + noise[t])
+        innovation = data[t] - state.sum(axis=1)
+        steps.append((state, reach, weight, innovation))
+        gain = reach * weight[:, None]
         state = state + gain * innovation[:, None]
-        spread = spread - gain[:, :, None] * spread.sum(axis=1)[:, None, :]
-        states[t], spreads[t] = state, spread
-    return _smooth_backwards(states, spreads, keep, drive)
+        spread = spread - gain[:, :, None] * reach[:, None, :]
+    return _smooth_backwards(steps, keep)
 
 
-def _smooth_backwards(states: Array, spreads: Array, keep: Array, drive: Array) -> tuple[Array, Array]:
-    mean, variance = states.sum(axis=2), spreads.sum(axis=(2, 3))
-    state, spread = states[-1], spreads[-1]
-    for t in range(len(states) - 2, -1, -1):
-        ahead = spreads[t] * np.outer(keep, keep) + drive
-        back = np.linalg.solve(ahead, (spreads[t] * keep).transpose(0, 2, 1)).transpose(0, 2, 1)
-        state = states[t] + np.einsum("sij,sj->si", back, state - states[t] * keep)
-        spread = spreads[t] + back @ (spread - ahead) @ back.transpose(0, 2, 1)
-        mean[t], variance[t] = state.sum(axis=1), spread.sum(axis=(1, 2))
+def _smooth_backwards(steps: Sequence[tuple[Array, Array, Array, Array]], keep: Array) -> tuple[Array, Array]:
+    """Smooth by the modified Bryson-Frazier recursion, which inverts nothing.
+
+    Each step is (predicted state, its covariance with the observed sum, the inverse variance of the innovation or 0,
+    the innovation). With gradient r and information N of all later observations (Bierman, 1973), the smoothed sum is
+    the predicted one plus ``reach^T r``, its variance the predicted one minus ``reach^T N reach``.
+    """
+    state, reach, _, _ = steps[0]
+    mean, variance = np.empty((len(steps), len(state))), np.empty((len(steps), len(state)))
+    gradient, information = np.zeros_like(state), np.zeros((*state.shape, len(keep)))
+    decay = np.outer(keep, keep)
+    for t in range(len(steps) - 1, -1, -1):
+        state, reach, weight, innovation = steps[t]
+        gain = reach * weight[:, None]
+        # one step back through the update: (I - gain 1^T)^T r + 1 innovation * weight, and the same for N
+        gradient = gradient + (weight * innovation - (gain * gradient).sum(axis=1))[:, None]
+        pulled = np.matmul(information, gain[:, :, None])[:, :, 0]
+        corner = (gain * pulled).sum(axis=1) + weight
+        information = information - pulled[:, :, None] - pulled[:, None, :] + corner[:, None, None]
+        mean[t] = state.sum(axis=1) + (reach * gradient).sum(axis=1)
+        seen = np.matmul(information, reach[:, :, None])[:, :, 0]
+        variance[t] = reach.sum(axis=1) - (reach * seen).sum(axis=1)
+        gradient, information = gradient * keep, information * decay
     return mean, np.maximum(variance, 0.0)

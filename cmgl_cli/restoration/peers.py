@@ -14,7 +14,7 @@ from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 from sklearn.impute import KNNImputer
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.restoration.gaussian import conditional_fill, em_covariance
+from cmgl_cli.restoration.gaussian import conditional_means, em_covariance
 from cmgl_cli.restoration.seasons import SeasonalBasis, seasonal_means
 
 Array = NDArray[np.float64]
@@ -130,7 +130,7 @@ def _em_fill(rows: Array, ridge: float) -> Array:
         return covariance + ridge * np.diag(np.maximum(np.diagonal(covariance), 1e-3))
 
     start = np.eye(rows.shape[1])
-    return conditional_fill(rows, em_covariance(rows, start, n_iter=12, tol=0.02, regularize=regularize)[0]).values
+    return conditional_means(rows, em_covariance(rows, start, n_iter=12, tol=0.02, regularize=regularize)[0])
 
 
 def mvn_em_shrunk(values: Array, basis: SeasonalBasis, coordinates: Array, *, share: float = 0.75) -> Array:
@@ -152,7 +152,7 @@ def mvn_em_shrunk(values: Array, basis: SeasonalBasis, coordinates: Array, *, sh
         return (1 - share) * covariance + share * prior
 
     covariance, _ = em_covariance(rows, prior, n_iter=8, tol=0.01, regularize=regularize)
-    return _back(conditional_fill(rows, covariance).values, values, mean, spread)
+    return _back(conditional_means(rows, covariance), values, mean, spread)
 
 
 def climatology_kriging(values: Array, basis: SeasonalBasis, coordinates: Array) -> Array:
@@ -162,7 +162,7 @@ def climatology_kriging(values: Array, basis: SeasonalBasis, coordinates: Array)
     for v in range(values.shape[2]):
         kernel, noise = coordinate_kernel(anomalies[..., v], coordinates)
         covariance = (1 - noise) * kernel + noise * np.eye(len(kernel))
-        filled[..., v] = conditional_fill(anomalies[..., v], covariance).values
+        filled[..., v] = conditional_means(anomalies[..., v], covariance)
     return _back(filled.reshape(len(values), -1), values, mean, spread)
 
 

@@ -6,12 +6,14 @@ its neighbours are smoothed through the gaps. Every choice is made on observed c
 shapes of the record's own gaps.
 """
 
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmgl_cli.restoration.gaussian import Fill, conditional_fill, em_covariance
+from cmgl_cli.restoration.gaussian import ConditionalNormal, em_covariance
 from cmgl_cli.restoration.holdout import transplanted_gaps
 from cmgl_cli.restoration.offsets import fit_offsets, smooth_offsets
 from cmgl_cli.restoration.seasons import SeasonalBasis, seasonal_means, seasonal_spreads
@@ -161,41 +163,41 @@ class _Model:
         start = self.covariance(self.cautious) if hasattr(self, "moment") else self.structured
         em_covariance(self.rows - self.offset, start, n_iter=n_iter, regularize=regularize)
 
-    def fill(self, share: Array, rows: Rows = slice(None)) -> Fill:
-        """Fill each variable with the covariance of its own share: a joint one would cut the variables' ties."""
+    def conditionals(self, share: Array, rows: Rows = slice(None)) -> Iterator[tuple[Mask, ConditionalNormal]]:
+        """Yield each share's columns with the covariance of that share: a joint one would cut the variables' ties."""
         data = self.rows[rows] - self.offset[rows]
-        n_variables = self.problem.shape[2]
-        fills = {a: conditional_fill(data, self.covariance(a)) for a in np.unique(share)}
-        result = fills[share[0]]
-        for v in range(1, n_variables):
-            part, other = slice(v, None, n_variables), fills[share[v]]
-            for name in ("values", "variance", "alone", "residual"):
-                getattr(result, name)[:, part] = getattr(other, name)[:, part]
-        return result
+        for a in np.unique(share):
+            columns = np.tile(share == a, self.problem.shape[1])
+            yield columns, ConditionalNormal(data, self.covariance(a), columns)
 
     def update_offsets(self, share: Array, active: Mask) -> None:
         """Smooth what each cell keeps of its leave-one-out residual, given the others without their offsets."""
-        fill = self.fill(np.maximum(share, self.cautious))
-        residual = fill.residual + self.offset
-        deviation = np.where(np.isnan(self.rows), np.nan, np.sqrt(fill.alone))
+        residual, deviation = np.empty_like(self.rows), np.empty_like(self.rows)
+        for columns, conditional in self.conditionals(np.maximum(share, self.cautious)):
+            alone = conditional.leave_one_out()
+            residual[:, columns] = alone.residual[:, columns]
+            deviation[:, columns] = np.sqrt(alone.variance[:, columns])
+        residual += self.offset
         known = np.isfinite(deviation)
         unit = np.array([np.median(c[k]) if k.any() else 1.0 for c, k in zip(deviation.T, known.T, strict=True)])
         unit = np.where(unit > 0, unit, 1.0)
         noise = np.where(known, (deviation / unit) ** 2, 1.0)
         n_variables = self.problem.shape[2]
+        # new arrays: a copy of this model keeps its own
+        self.offset, self.offset_variance = self.offset.copy(), self.offset_variance.copy()
         for v in np.flatnonzero(active):
             part = slice(v, None, n_variables)
             model = fit_offsets(residual[:, part] / unit[part])
             mean, variance = smooth_offsets(residual[:, part] / unit[part], noise[:, part], model)
             self.offset[:, part], self.offset_variance[:, part] = mean * unit[part], variance * unit[part] ** 2
 
-    def back(self, fill: Fill, rows: Rows = slice(None)) -> tuple[Array, Array]:
+    def back(self, filled: Array, variance: Array, rows: Rows = slice(None)) -> tuple[Array, Array]:
         """Return values and standard errors in the record's units; a root's mean and spread by quadrature."""
         shape = (-1, *self.problem.shape[1:])
         spread = self.spread[rows]
-        values = (fill.values + self.offset[rows]).reshape(shape) * spread + self.mean[rows]
+        values = (filled + self.offset[rows]).reshape(shape) * spread + self.mean[rows]
         missing = np.isnan(self.rows[rows])
-        variance = (fill.variance + np.where(missing, self.offset_variance[rows], 0)).reshape(shape)
+        variance = (variance + np.where(missing, self.offset_variance[rows], 0)).reshape(shape)
         error = np.sqrt(variance) * spread
         for v in np.flatnonzero(self.problem.root):
             nodes = np.maximum(values[..., v, None] + error[..., v, None] * _NODES, 0.0) ** 2
@@ -204,9 +206,20 @@ class _Model:
             values[..., v] = mean
         return values, error
 
+    def means(self, covariance: Array, rows: Rows) -> Array:
+        """Return values of some rows under one covariance; only the mean of a square needs variances."""
+        rooted = np.tile(self.problem.root, self.problem.shape[1])
+        fill = ConditionalNormal(self.rows[rows] - self.offset[rows], covariance, rooted).fill()
+        return self.back(fill.values, fill.variance, rows)[0]
+
     def predict(self, share: Array, rows: Rows = slice(None)) -> tuple[Array, Array]:
         """Return values and standard errors of some rows."""
-        return self.back(self.fill(share, rows), rows)
+        shape = self.rows[rows].shape
+        filled, variance = np.empty(shape), np.empty(shape)
+        for columns, conditional in self.conditionals(share, rows):
+            fill = conditional.fill()
+            filled[:, columns], variance[:, columns] = fill.values[:, columns], fill.variance[:, columns]
+        return self.back(filled, variance, rows)
 
 
 def restore_gaussian(problem: Problem, period: int, seed: int = 0, *, rounds: int = 2) -> GaussianRestoration:
@@ -230,7 +243,9 @@ def restore_gaussian(problem: Problem, period: int, seed: int = 0, *, rounds: in
     if problem.root.any():
         problem, training = _choose_root(problem, training, hidden)
     choices, hidden_values = _choose(training, values, hidden, rounds)
-    model = _fitted(problem, choices, rounds)
+    model = _Model(problem)
+    model.run_em(4)
+    model = _with_offsets(model, choices.share, choices.offsets, rounds)
     filled, error = model.predict(choices.share)
     error = error * choices.widening
     return GaussianRestoration(
@@ -254,8 +269,7 @@ def _choose_root(problem: Problem, training: Problem, hidden: Mask) -> tuple[Pro
     scores = []
     for root in (problem.root, np.zeros_like(problem.root)):
         model = _Model(replace(training, root=root))
-        restored, _ = model.back(conditional_fill(model.rows[rows], model.structured), rows)
-        scores.append(_errors(restored, problem.values[rows], hidden[rows]))
+        scores.append(_errors(model.means(model.structured, rows), problem.values[rows], hidden[rows]))
     root = problem.root & ~(scores[1] < scores[0])
     return replace(problem, root=root), replace(training, root=root)
 
@@ -267,15 +281,13 @@ def _choose(training: Problem, values: Array, hidden: Mask, rounds: int) -> tupl
     model = _Model(training)
     model.run_em(4)
     share = _choose_share(model, values, hidden, rows)
-    plain, _ = model.predict(share)
-    active = np.ones(n_variables, dtype=bool)
-    for _ in range(rounds):
-        _round(model, share, active)
+    start, (plain, _) = copy(model), model.predict(share)
+    model = _with_offsets(model, share, np.ones(n_variables, dtype=bool), rounds)
     share = _choose_share(model, values, hidden, rows)
     restored, error = model.predict(share)
     offsets = ~(_errors(plain, values, hidden) < _errors(restored, values, hidden))
     if not offsets.all():
-        model = _fitted(training, Choices(share, offsets, np.ones(n_variables), training.root), rounds)
+        model = _with_offsets(start, share, offsets, rounds)
         restored, error = model.predict(share)
     if not offsets.any():
         share = _choose_share(model, values, hidden, rows)
@@ -284,17 +296,12 @@ def _choose(training: Problem, values: Array, hidden: Mask, rounds: int) -> tupl
     return Choices(share, offsets, widening, training.root), restored
 
 
-def _round(model: _Model, share: Array, active: Mask) -> None:
-    model.update_offsets(share, active)
-    model.fit_structured()
-    model.run_em(2)
-
-
-def _fitted(problem: Problem, choices: Choices, rounds: int) -> _Model:
-    model = _Model(problem)
-    model.run_em(4)
-    for _ in range(rounds if choices.offsets.any() else 0):
-        _round(model, choices.share, choices.offsets)
+def _with_offsets(model: _Model, share: Array, active: Mask, rounds: int) -> _Model:
+    """Fit offsets and covariance in turn, starting from a model without offsets."""
+    for _ in range(rounds if active.any() else 0):
+        model.update_offsets(share, active)
+        model.fit_structured()
+        model.run_em(2)
     return model
 
 
@@ -307,7 +314,7 @@ def _choose_share(model: _Model, values: Array, hidden: Mask, rows: NDArray[np.i
     usable = [share for share in SHARES if share >= model.cautious / 2]
     table = []
     for share in usable:
-        restored, _ = model.back(conditional_fill(model.rows[rows] - model.offset[rows], model.covariance(share)), rows)
+        restored = model.means(model.covariance(share), rows)
         table.append(np.nan_to_num(_errors(restored, values[rows], hidden[rows])))
     return np.array(usable)[np.stack(table).argmin(axis=0)]
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.restoration.gaussian import conditional_fill, em_covariance, inverse
+from cmgl_cli.restoration.gaussian import (
+    ConditionalNormal,
+    conditional_fill,
+    conditional_means,
+    em_covariance,
+    inverse,
+)
 from cmgl_cli.restoration.holdout import transplanted_gaps
 from cmgl_cli.restoration.offsets import OffsetModel, fit_offsets, smooth_offsets
 from cmgl_cli.restoration.seasons import seasonal_basis, seasonal_means, seasonal_spreads
@@ -40,14 +46,48 @@ def test_leave_one_out_is_the_conditional_normal_of_each_cell():
     covariance = random_covariance(6, rng)
     rows = rng.normal(size=(5, 6))
     rows[rng.random(rows.shape) < 0.3] = np.nan
-    fill = conditional_fill(rows, covariance)
+    rows[0, 1:] = np.nan
+    rows[1] = 1.0
+    result = ConditionalNormal(rows, covariance).leave_one_out()
     for t, c in zip(*np.nonzero(np.isfinite(rows)), strict=True):
         without = rows[t].copy()
         without[c] = np.nan
         alone = conditional_fill(without[None], covariance)
-        assert fill.residual[t, c] == pytest.approx(rows[t, c] - alone.values[0, c])
-        assert fill.alone[t, c] == pytest.approx(alone.variance[0, c])
-    assert np.isnan(fill.residual[np.isnan(rows)]).all()
+        assert result.residual[t, c] == pytest.approx(rows[t, c] - alone.values[0, c])
+        assert result.variance[t, c] == pytest.approx(alone.variance[0, c])
+    assert np.isnan(result.residual[np.isnan(rows)]).all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.5, 0.8])
+def test_what_is_asked_for_alone_agrees_with_the_whole(rate):
+    rng = np.random.default_rng(9)
+    covariance = random_covariance(9, rng)
+    rows = rng.normal(size=(20, 9))
+    rows[rng.random(rows.shape) < rate] = np.nan
+    rows[4:6, :] = np.where(np.isnan(rows[3]), np.nan, rng.normal(size=(2, 9)))
+    whole = conditional_fill(rows, covariance)
+    np.testing.assert_allclose(conditional_means(rows, covariance), whole.values, atol=1e-12)
+    wanted = np.arange(9) % 3 == 1
+    part, everything = ConditionalNormal(rows, covariance, wanted), ConditionalNormal(rows, covariance)
+    np.testing.assert_allclose(part.fill().values, whole.values, atol=1e-12)
+    np.testing.assert_allclose(part.fill().variance[:, wanted], whole.variance[:, wanted], atol=1e-12)
+    for name in ("residual", "variance"):
+        one, other = getattr(part.leave_one_out(), name), getattr(everything.leave_one_out(), name)
+        np.testing.assert_allclose(one[:, wanted], other[:, wanted], atol=1e-12)
+    np.testing.assert_allclose(everything.moment(), plain_moment(rows, covariance), atol=1e-12)
+
+
+def plain_moment(rows, covariance):
+    """The expected second moment, row by row by the textbook's formula."""
+    total = np.zeros_like(covariance)
+    for row in rows:
+        gap, seen = np.isnan(row), ~np.isnan(row)
+        gain = covariance[np.ix_(gap, seen)] @ np.linalg.pinv(covariance[np.ix_(seen, seen)])
+        filled = row.copy()
+        filled[gap] = gain @ row[seen]
+        total += np.outer(filled, filled)
+        total[np.ix_(gap, gap)] += covariance[np.ix_(gap, gap)] - gain @ covariance[np.ix_(seen, gap)]
+    return total / len(rows)
 
 
 def test_em_recovers_the_covariance_and_complete_rows_need_one_step():
