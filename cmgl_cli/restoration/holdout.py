@@ -37,10 +37,25 @@ def transplanted_gaps(missing: Mask, period: int, rng: np.random.Generator) -> M
         struck = np.roll(missing, shift, axis=0) & observed
         spared: Mask = np.greater(rng.random(missing.shape[1]), 0.25)
         struck &= ~(own[:, None, None] & spared[None, :, None])
-        hidden |= struck
+        hidden |= struck & ~_bare(missing, struck | hidden, period, rng)
         if hidden.sum() >= _LEAST * observed.sum():
             break
     return _thinned(hidden | _scattered(hidden, observed, rng), observed, rng)
+
+
+def _bare(missing: Mask, hidden: Mask, period: int, rng: np.random.Generator) -> Mask:
+    """Return the hidden cells that would leave their series without an observation in their twelfth of the year.
+
+    They are much harder to fill than others. As large a share of them may stay as there is among the record's own gaps.
+    """
+    season = (np.arange(len(missing)) % period) * 12 // period
+    same = (season[:, None] == season[None]).astype(float)
+
+    def alone(gaps: Mask) -> Mask:
+        return gaps & (np.tensordot(same, (~gaps).astype(float), axes=1) == 0)
+
+    share = alone(missing).sum() / max(int(missing.sum()), 1)
+    return alone(missing | hidden) & (rng.random(missing.shape) >= share)
 
 
 def _scattered(hidden: Mask, observed: Mask, rng: np.random.Generator) -> Mask:

@@ -102,9 +102,8 @@ def seasonal_means(values: Array, basis: SeasonalBasis, *, shrink: bool = True, 
     known = np.isfinite(values)
     data = np.where(known, values, 0.0)
     gram = np.einsum("tp,tq,tsv->svpq", design, design, known.astype(float), optimize=True)
-    moment = np.einsum("tp,tsv->svp", design, data, optimize=True)
-    has_data = np.asarray(known.any(axis=0))
     start = _network_mean(values, design)
+    moment = np.einsum("tp,tsv->svp", design, data, optimize=True)
     ridge = 1e-3 * np.eye(design.shape[1])
     slopes = (
         start[None]
@@ -112,15 +111,43 @@ def seasonal_means(values: Array, basis: SeasonalBasis, *, shrink: bool = True, 
     )
     if not shrink:
         return np.einsum("tp,svp->tsv", design, slopes)
-    noise = _local_noise(values, np.einsum("tp,svp->tsv", design, slopes), design.shape[1])
-    variance = noise[None, :, None] * np.diagonal(np.linalg.inv(gram + ridge), axis1=-2, axis2=-1)
     for v in range(n_variables):
-        use = has_data[:, v]
+        use = np.asarray(known[..., v].any(axis=0))
         if use.sum() > 1:
-            centre = _regressed(slopes[:, v], use, features)
-            slopes[:, v] = centre + _shrunk(slopes[:, v] - centre, variance[:, v], basis.order, use)
+            slopes[:, v] = _random_effects(values[..., v], design, basis.order, slopes[:, v], gram[:, v], features)
     return np.einsum("tp,svp->tsv", design, slopes)
 
+
+def _random_effects(values, design, order, slopes, gram, features):
+    known = np.isfinite(values)
+    use = known.any(axis=0)
+    n_terms = design.shape[1]
+    centre = _regressed(slopes, use, features)
+    rest = values - design @ slopes.T
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    common = np.where(known, rest, 0).sum(axis=1, keepdims=True) / count
+    free = np.maximum(known.sum(axis=0) - n_terms, 0.25 * known.sum(axis=0)).sum()
+    noise = np.where(known, (rest - common) ** 2, 0).sum() / max(free, 1)
+    between = np.array([np.median((slopes - centre)[use][:, order == k] ** 2) / 0.455 for k in range(order.max() + 1)])
+    effects = np.zeros_like(slopes)
+    for _ in range(OUTER):
+        data = np.where(known, values - common - design @ centre.T, 0.0)
+        moment = data.T @ design
+        for _ in range(INNER):
+            prior = np.maximum(between, 1e-9 * max(between.max(), noise))[order]
+            spread = noise * np.linalg.inv(gram + noise * np.diag(1 / prior))
+            effects = np.einsum("spq,sq->sp", spread, moment) / max(noise, 1e-300)
+            square = (effects**2 + np.diagonal(spread, axis1=1, axis2=2))[use]
+            between = np.array([square[:, order == k].mean() for k in range(order.max() + 1)])
+        rest = values - design @ (centre + effects).T
+        common = np.where(known, rest, 0).sum(axis=1, keepdims=True) / count
+        doubt = np.einsum("tp,spq,tq->ts", design, spread, design, optimize=True)
+        noise = np.where(known, (rest - common) ** 2 + doubt, 0).sum() / known.sum()
+        slopes = centre + np.where(use[:, None], effects, 0.0)
+        centre = _regressed(slopes, use, features)
+    return slopes
+
+OUTER, INNER = 4, 8
 
 def _regressed(slopes: Array, use: NDArray[np.bool_], features: Array | None) -> Array:
     """Return what position and elevation say about each station's coefficients (their mean without features)."""
