@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.restoration.anomaly_model import Problem
 from cmgl_cli.restoration.seasons import SeasonalBasis
 from cmgl_cli.restoration.structure import spatial_kernels
-from cmgl_cli.restoration.twofold_gaussian import GaussianRestoration, Problem, restore_gaussian
+from cmgl_cli.restoration.twofold_gaussian import GaussianRestoration, restore_gaussian
 
 Array = NDArray[np.float64]
 
@@ -133,6 +134,7 @@ def _halo(points: Array, core: NDArray[np.int64], size: int) -> NDArray[np.int64
 def _settings(result: GaussianRestoration) -> dict[str, object]:
     return {
         "prior share": result.choices.share.tolist(),
+        "climatology refined": result.choices.refined.tolist(),
         "station offsets": result.choices.offsets.tolist(),
         "square root": result.choices.root.tolist(),
         "standard error factor": result.choices.widening.tolist(),

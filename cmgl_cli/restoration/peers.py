@@ -44,7 +44,7 @@ def plain_climatology(values: Array, basis: SeasonalBasis) -> Array:
         orders = min(orders, max(1, round(0.6 * basis.years)))
     kept = (basis.order <= orders) | basis.diurnal
     return seasonal_means(
-        values, SeasonalBasis(basis.values[:, kept], basis.order[kept], basis.diurnal[kept], basis.years), shrink=False
+        values, SeasonalBasis(basis.values[:, kept], basis.order[kept], basis.diurnal[kept], basis.years)
     )
 
 

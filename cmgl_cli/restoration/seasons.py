@@ -1,4 +1,4 @@
-"""Climatology: seasonal means and spreads of station records with gaps, shrunk where the record is short."""
+"""The seasonal cycle of station records with gaps: regressors, least-squares means, spreads."""
 
 from dataclasses import dataclass
 
@@ -77,8 +77,8 @@ def _add_harmonic(columns: list[Array], order: list[int], cycles: Array, k: int)
             order.append(k)
 
 
-def seasonal_means(values: Array, basis: SeasonalBasis, *, shrink: bool = True, features: Array | None = None) -> Array:
-    """Return the climatology of every series at every time.
+def seasonal_means(values: Array, basis: SeasonalBasis) -> Array:
+    """Return the least-squares climatology of every series at every time.
 
     Parameters
     ----------
@@ -86,78 +86,33 @@ def seasonal_means(values: Array, basis: SeasonalBasis, *, shrink: bool = True, 
         NaN where missing.
     basis : SeasonalBasis
         Regressors.
-    shrink : bool
-        Pull each station's coefficients towards the mean over stations as far as their spread is noise
-        (empirical Bayes, one factor a variable, station and harmonic). Without it: least squares alone.
-    features : ndarray, shape (n_stations, n_features), optional
-        Position and elevation: coefficients are pulled towards their regression on these rather than the mean.
 
     Returns
     -------
     ndarray, shape (n_times, n_stations, n_variables)
         A series without data gets the mean over stations.
     """
-    n_times, n_stations, n_variables = values.shape
-    design = basis.values
+    return np.einsum("tp,svp->tsv", basis.values, seasonal_slopes(values, basis.values))
+
+
+def seasonal_slopes(values: Array, design: Array) -> Array:
+    """Return least-squares coefficients, shape (n_stations, n_variables, n_terms).
+
+    What a series' gaps leave open is taken from the mean over stations.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_times, n_stations, n_variables)
+        NaN where missing.
+    design : ndarray, shape (n_times, n_terms)
+        Regressors.
+    """
     known = np.isfinite(values)
-    data = np.where(known, values, 0.0)
     gram = np.einsum("tp,tq,tsv->svpq", design, design, known.astype(float), optimize=True)
     start = _network_mean(values, design)
-    moment = np.einsum("tp,tsv->svp", design, data, optimize=True)
-    ridge = 1e-3 * np.eye(design.shape[1])
-    slopes = (
-        start[None]
-        + np.linalg.solve(gram + ridge, (moment - np.einsum("svpq,vq->svp", gram, start))[..., None])[..., 0]
-    )
-    if not shrink:
-        return np.einsum("tp,svp->tsv", design, slopes)
-    for v in range(n_variables):
-        use = np.asarray(known[..., v].any(axis=0))
-        if use.sum() > 1:
-            slopes[:, v] = _random_effects(values[..., v], design, basis.order, slopes[:, v], gram[:, v], features)
-    return np.einsum("tp,svp->tsv", design, slopes)
-
-
-def _random_effects(values, design, order, slopes, gram, features):
-    known = np.isfinite(values)
-    use = known.any(axis=0)
-    n_terms = design.shape[1]
-    centre = _regressed(slopes, use, features)
-    rest = values - design @ slopes.T
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    common = np.where(known, rest, 0).sum(axis=1, keepdims=True) / count
-    free = np.maximum(known.sum(axis=0) - n_terms, 0.25 * known.sum(axis=0)).sum()
-    noise = np.where(known, (rest - common) ** 2, 0).sum() / max(free, 1)
-    between = np.array([np.median((slopes - centre)[use][:, order == k] ** 2) / 0.455 for k in range(order.max() + 1)])
-    effects = np.zeros_like(slopes)
-    for _ in range(OUTER):
-        data = np.where(known, values - common - design @ centre.T, 0.0)
-        moment = data.T @ design
-        for _ in range(INNER):
-            prior = np.maximum(between, 1e-9 * max(between.max(), noise))[order]
-            spread = noise * np.linalg.inv(gram + noise * np.diag(1 / prior))
-            effects = np.einsum("spq,sq->sp", spread, moment) / max(noise, 1e-300)
-            square = (effects**2 + np.diagonal(spread, axis1=1, axis2=2))[use]
-            between = np.array([square[:, order == k].mean() for k in range(order.max() + 1)])
-        rest = values - design @ (centre + effects).T
-        common = np.where(known, rest, 0).sum(axis=1, keepdims=True) / count
-        doubt = np.einsum("tp,spq,tq->ts", design, spread, design, optimize=True)
-        noise = np.where(known, (rest - common) ** 2 + doubt, 0).sum() / known.sum()
-        slopes = centre + np.where(use[:, None], effects, 0.0)
-        centre = _regressed(slopes, use, features)
-    return slopes
-
-OUTER, INNER = 4, 8
-
-def _regressed(slopes: Array, use: NDArray[np.bool_], features: Array | None) -> Array:
-    """Return what position and elevation say about each station's coefficients (their mean without features)."""
-    columns = [np.ones(len(slopes))]
-    if features is not None and use.sum() >= 4 * (features.shape[1] + 1):
-        spread = features[use].std(axis=0)
-        columns += list(((features - features[use].mean(axis=0)) / np.where(spread > 0, spread, 1.0)).T)
-    design = np.stack(columns, axis=1)
-    gram = design[use].T @ design[use] + 1e-3 * np.eye(design.shape[1])
-    return design @ np.linalg.solve(gram, design[use].T @ slopes[use])
+    moment = np.einsum("tp,tsv->svp", design, np.where(known, values, 0.0), optimize=True)
+    moment -= np.einsum("svpq,vq->svp", gram, start)
+    return start[None] + np.linalg.solve(gram + 1e-3 * np.eye(design.shape[1]), moment[..., None])[..., 0]
 
 
 def _network_mean(values: Array, design: Array) -> Array:
@@ -173,33 +128,6 @@ def _network_mean(values: Array, design: Array) -> Array:
     slopes = np.linalg.solve(gram, np.einsum("tp,tv->vp", design, rest)[..., None])[..., 0]
     slopes[:, 0] += centre
     return slopes
-
-
-def _local_noise(values: Array, mean: Array, n_terms: int) -> Array:
-    """Return each variable's variance about the seasonal mean and the network's common anomaly.
-
-    Every series has spent a degree of freedom on each of its coefficients: half of them all, in two years of months.
-    """
-    rest = values - mean
-    known = np.isfinite(rest)
-    common = np.where(known, rest, 0).sum(axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
-    square = np.where(known, (rest - common) ** 2, 0)
-    free = np.maximum(known.sum(axis=0) - n_terms, 0.25 * known.sum(axis=0)).sum(axis=0)
-    return square.sum(axis=(0, 1)) / np.maximum(free, 1)
-
-
-def _shrunk(deviation: Array, variance: Array, order: NDArray[np.int64], use: NDArray[np.bool_]) -> Array:
-    result = np.zeros_like(deviation)
-    for k in np.unique(order):
-        terms = order == k
-        noise = variance[use][:, terms]
-        # a station whose gaps leave a coefficient open says nothing of the spread, however large its own error
-        weight = 1 / np.maximum(noise + np.median(noise), 1e-100) ** 2
-        between = max(0.0, float(np.average(deviation[use][:, terms] ** 2 - noise, weights=weight)))
-        total = between + variance[:, terms]
-        result[:, terms] = deviation[:, terms] * np.divide(between, total, out=np.zeros_like(total), where=total > 0)
-    result[~use] = 0.0
-    return result
 
 
 def seasonal_spreads(anomalies: Array, basis: SeasonalBasis, prior_count: float = 12.0) -> Array:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.restoration.anomaly_model import AnomalyModel, Problem
+from cmgl_cli.restoration.climatology import fit_climatology
 from cmgl_cli.restoration.gaussian import (
     ConditionalNormal,
     conditional_fill,
@@ -115,7 +117,7 @@ def test_full_years_of_months_give_monthly_means():
     basis = seasonal_basis(time)
     assert basis.values.shape == (72, 12)
     values = np.random.default_rng(0).normal(size=(72, 3, 2))
-    means = seasonal_means(values, basis, shrink=False)
+    means = seasonal_means(values, basis)
     expected = values.reshape(6, 12, 3, 2).mean(axis=0)
     np.testing.assert_allclose(means[:12], expected, atol=1e-2)
 
@@ -133,7 +135,8 @@ def test_shrunk_means_are_nearer_to_the_truth_on_short_records():
     basis = seasonal_basis(time)
     truth = 5 * np.cos(2 * np.pi * np.arange(24) / 12)[:, None, None] + rng.normal(size=(1, 40, 1))
     noise = rng.normal(size=(24, 1, 1)) + 0.7 * rng.normal(size=(24, 40, 1))
-    own = [seasonal_means(truth + noise, basis, shrink=s) - truth for s in (True, False)]
+    fits = fit_climatology(truth + noise, basis).mean, seasonal_means(truth + noise, basis)
+    own = [fit - truth for fit in fits]
     local = [((x - x.mean(axis=1, keepdims=True)) ** 2).mean() for x in own]
     assert local[0] < 0.5 * local[1]
 
@@ -143,7 +146,7 @@ def test_dead_series_takes_its_mean_from_position():
     height = rng.random((30, 1))
     values = 10 - 6 * height[None] + 0.1 * rng.normal(size=(36, 30, 1))
     values[:, 4] = np.nan
-    means = seasonal_means(values, seasonal_basis(months(3)), features=height)
+    means = fit_climatology(values, seasonal_basis(months(3)), height).mean
     assert means[:, 4, 0].mean() == pytest.approx(10 - 6 * height[4, 0], abs=0.3)
 
 
@@ -212,6 +215,13 @@ def test_holdout_hides_observed_cells_in_the_shape_of_the_gaps():
     assert runs >= 6 and hidden.mean() < 0.2
 
 
+def test_holdout_leaves_an_observation_of_every_month_where_the_gaps_do():
+    missing = np.zeros((24, 40, 1), bool)
+    missing[:12] = np.random.default_rng(0).random((12, 40, 1)) < 0.5
+    left = ~(missing | transplanted_gaps(missing, 12, np.random.default_rng(1)))
+    assert (left[:12] | left[12:]).all()
+
+
 def test_a_station_without_some_month_does_not_undo_the_climatology_of_the_others():
     rng = np.random.default_rng(0)
     time = np.datetime64("2001-01") + np.arange(24)
@@ -221,5 +231,38 @@ def test_a_station_without_some_month_does_not_undo_the_climatology_of_the_other
     truth = own[:, 0] * np.cos(angle)[:, None] + own[:, 1] * np.sin(angle)[:, None]
     values = (truth + 0.3 * rng.normal(size=truth.shape))[..., None]
     values[[3, 15], :4] = np.nan
-    error = (seasonal_means(values, basis)[..., 0] - truth)[:, 4:]
-    assert np.sqrt((error**2).mean()) < 0.25
+    fit = fit_climatology(values, basis)
+    error = fit.mean[..., 0] - truth
+    assert np.sqrt((error[:, 4:] ** 2).mean()) < 0.25
+    assert fit.variance[3, :4].min() > 1.2 * fit.variance[3, 4:].max()
+
+
+def test_the_variance_of_the_climatology_is_that_of_its_error():
+    rng = np.random.default_rng(1)
+    basis = seasonal_basis(months(2))
+    spread = np.array([2.0, 1.0, 1.0, 0.5, 0.5, *[0.1] * 7])
+    truth = np.einsum("tp,sp->ts", basis.values, spread * rng.normal(size=(200, 12)))
+    values = truth + 0.8 * rng.normal(size=truth.shape)
+    values[rng.random(values.shape) < 0.3] = np.nan
+    fit = fit_climatology(values[..., None], basis)
+    ratio = (fit.mean[..., 0] - truth) ** 2 / fit.variance[..., 0]
+    assert 0.85 < ratio.mean() < 1.2
+
+
+def test_no_weather_is_taken_for_climate_where_the_neighbours_tell():
+    rng = np.random.default_rng(2)
+    time, n = months(2), 40
+    place = rng.random((n, 2))
+    patterns = np.stack([np.cos(7 * place[:, 0]), np.cos(7 * place[:, 1])])
+    complete = (rng.normal(size=(24, 2)) @ patterns + 0.1 * rng.normal(size=(24, n)))[..., None]
+    values = complete.copy()
+    values[:12][rng.random((12, n, 1)) < 0.5] = np.nan
+    distance = np.linalg.norm(place[:, None] - place[None], axis=2)
+    problem = Problem(values, seasonal_basis(time), spatial_kernels(100 * distance, None, n), None, np.zeros(1, bool))
+    model = AnomalyModel(problem)
+    model.run_em(4)
+    whole = fit_climatology(complete, problem.basis).mean
+    before = np.square(model.mean - whole).mean()
+    model.refine_means(np.ones(1, bool))
+    assert np.square(model.mean - whole).mean() < 0.85 * before
+    assert np.array_equal(np.isnan(model.rows), np.isnan(values[..., 0]))
