@@ -107,7 +107,7 @@ class AnomalyModel:
         shape = self.problem.shape
         columns = np.tile(active, shape[1])
         conditional = ConditionalNormal(self.rows, self.covariance(self.cautious), columns)
-        expected = (self.rows - conditional.leave_one_out().residual).reshape(shape) * self.spread
+        expected = np.where(columns, self.rows - conditional.leave_one_out().residual, 0.0).reshape(shape) * self.spread
         transformed = self.rows.reshape(shape) * self.spread + self.mean
         climatology = fit_climatology(transformed - expected, self.problem.basis, self.problem.features)
         self.mean = np.where(active, climatology.mean, self.mean)
