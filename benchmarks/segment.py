@@ -90,7 +90,7 @@ def main() -> None:
         for n_classes in (2, 21, 150):
             for p in (16, 32, 64):
                 seen = view(p, rng)
-                decoder = build_decoder(name, evidence(n_classes, p, rng), n_classes, WIDTH, KEY_WIDTH).eval()
+                decoder = build_decoder(name, evidence(n_classes, p, rng), WIDTH, KEY_WIDTH).eval()
 
                 def decode(seen: PatchView = seen, decoder: torch.nn.Module = decoder) -> np.ndarray:
                     with torch.no_grad():

@@ -150,8 +150,8 @@ class RegionEvidence(Evidence):
     source : RegionSource
     train, held_out : ndarray of int
         Rows to learn from, and to look at the transform with.
-    folds : ndarray of int, [n]
-        Fold of every training row.
+    folds, sequences : ndarray of int, [n]
+        Fold of every training row: drawn at random, for held-out likelihood, and keeping sequences whole.
     seed : int
     on_image : callable
         Called after every image.
@@ -170,6 +170,7 @@ class RegionEvidence(Evidence):
         train: np.ndarray,
         held_out: np.ndarray,
         folds: np.ndarray,
+        sequences: np.ndarray,
         *,
         seed: int,
         on_image: Callable[[], None],
@@ -177,10 +178,14 @@ class RegionEvidence(Evidence):
         self._source, self._all_classes = source, source.maps.classes
         self._transform = source.transform(train, seed)
         self._train, self._shows = train, np.zeros((len(train), len(self._all_classes)), dtype=bool)
-        moments = [Moments(len(self._all_classes), len(source.names)) for _ in range(int(folds.max()) + 1)]
+        moments, of_sequences = (
+            [Moments(len(self._all_classes), len(source.names)) for _ in range(int(assigned.max()) + 1)]
+            for assigned in (folds, sequences)
+        )
         position = {row: i for i, row in enumerate(train.tolist())}
         for row, part in self._of_images():
             moments[folds[position[row]]].merge(part)
+            of_sequences[sequences[position[row]]].merge(part)
             self._shows[position[row]] = part.counts > 0
             on_image()
         whole = merged(moments)
@@ -194,6 +199,7 @@ class RegionEvidence(Evidence):
             )
         self._whole = whole
         self._moments = [fold.of(self._kept) for fold in moments]
+        self._of_sequences, self._sequences = of_sequences, sequences
         fitted = whole.of(self._kept)
         super().__init__(fitted.covariances(), fitted.counts, self._all_classes[self._kept], "image")
         self._normality = self._looked_at(held_out)
@@ -206,6 +212,28 @@ class RegionEvidence(Evidence):
     def folds(self) -> Folds:
         """Return (train, test) matrices a fold, both in the units of the training part."""
         return fold_correlations(self._moments)
+
+    def without_sequences(self) -> Iterator[Moments]:
+        """Yield the moments of all classes [M] without each fold of sequences."""
+        for left_out in range(len(self._of_sequences)):
+            yield merged([part for fold, part in enumerate(self._of_sequences) if fold != left_out])
+
+    @property
+    def sequence_folds(self) -> np.ndarray:
+        """Fold of every image of the nodes [n], whole sequences together; -1 where it is not trained on."""
+        folds = np.full(len(self._source.nodes["image/valid"]), -1, dtype=np.int64)
+        folds[self._train] = self._sequences
+        return folds
+
+    @property
+    def n_sequence_folds(self) -> int:
+        """Number of such folds."""
+        return len(self._of_sequences)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Classes with a graph of their own, int64."""
+        return self._kept
 
     def resamples(self, number: int, seed: int) -> Iterator[np.ndarray]:
         """Yield the correlations [C, q, q] of subsamples of images, each with two images of every class at least."""

@@ -4,7 +4,7 @@ Everything a decoder is given follows from the tokens, so predicting needs the e
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from cmgl_cli.errors import InputError
 from cmgl_cli.graphs import Nonparanormal
 from cmgl_cli.heads.appearance import APPEARANCE_NODES
 from cmgl_cli.heads.evidence import GraphEvidence, PatchInputs
+from cmgl_cli.heads.frozen import CrossFits
 from cmgl_cli.heads.segmentation_training import SegmentationBatch
 from cmgl_cli.label_maps import LabelMaps
 from cmgl_cli.nodes.distillation import Distiller
@@ -22,6 +23,7 @@ from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
 
 CELLS_PER_PATCH = 4
 """Rows and columns of the masks that training sees, for each of the patch grid."""
+FITTED = ("precision", "common", "scale", "means")
 Pictures = Callable[[int], np.ndarray]
 """Row to its image, uint8 [r, r, 3]."""
 
@@ -155,11 +157,10 @@ def graph_evidence(graphs: Artifact, pixels: np.ndarray, seed: int) -> GraphEvid
     InputError
         The graphs are not those of the masks' classes, or of another version's nodes.
     """
-    scale = graphs["scale"]
-    if len(scale) != len(pixels):
+    if len(graphs["scale"]) != len(pixels):
         raise InputError(
             "graphs and masks have different classes",
-            f"{graphs.path}: {len(scale)} classes; the masks: {len(pixels)}",
+            f"{graphs.path}: {len(graphs['scale'])} classes; the masks: {len(pixels)}",
             "run: cmgl fit-graphs --observations region",
         )
     looks = int(graphs["appearance"][0]) if "appearance" in graphs else 0
@@ -169,14 +170,34 @@ def graph_evidence(graphs: Artifact, pixels: np.ndarray, seed: int) -> GraphEvid
             f"{graphs.path}: {looks} nodes that see pixels, this version has {APPEARANCE_NODES}",
             "run: cmgl fit-graphs --observations region",
         )
-    typical = np.sqrt((scale**2).mean(axis=0))
     smoothed = pixels + 1.0
     return GraphEvidence(
-        precision=graphs.finite("precision") / (scale[:, :, None] * scale[:, None, :]),
-        common=graphs.finite("common") / np.outer(typical, typical),
-        means=graphs.finite("means"),
+        *_in_units({name: graphs.finite(name) for name in FITTED}),
         priors=smoothed / smoothed.sum(),
         windows=tuple(graphs["windows"].tolist()) if "windows" in graphs else (),
         appearance=looks,
         seed=seed,
+    )
+
+
+def cross_fitted(graphs: Artifact, evidence: GraphEvidence) -> CrossFits | None:
+    """Return the graphs without each fold of the images, beside those of all; None where there are none."""
+    if "crossfit/fold" not in graphs:
+        return None
+    stored = {name: graphs.finite(f"crossfit/{name}").astype(np.float64) for name in FITTED}
+    folds, others = graphs["crossfit/fold"], []
+    for fold in range(len(stored["scale"])):
+        precision, common, means = _in_units({name: values[fold] for name, values in stored.items()})
+        others.append(replace(evidence, precision=precision, common=common, means=means))
+    return CrossFits(others, {int(row): int(folds[row]) for row in np.flatnonzero(folds >= 0)})
+
+
+def _in_units(fitted: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precisions, common graph and means in the units of the observations."""
+    scale = fitted["scale"]
+    typical = np.sqrt((scale**2).mean(axis=0))
+    return (
+        fitted["precision"] / (scale[:, :, None] * scale[:, None, :]),
+        fitted["common"] / np.outer(typical, typical),
+        fitted["means"],
     )

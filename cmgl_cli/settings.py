@@ -241,6 +241,11 @@ class FitGraphsConfig:
         2.0, "Standard errors by which a prior must raise the held-out likelihood to be used.", least=0.0
     )
     folds: int = option(5, "Folds of the held-out likelihood.", least=2, most=50)
+    cross_fit: bool = option(
+        True,
+        "Of regions: also fit without each fold of images (whole sequences where names tell), so that decoders learn "
+        "from the scores of graphs that never saw the image.",
+    )
     solver: str = option(
         "auto",
         "How (10) is solved; paper, two-stage and independent are there to compare.",

@@ -88,7 +88,7 @@ _OF_THE_ENCODER = frozenset(
     {"encoder", "revision", "dtype", "precision", "attention", "max_patches", "store"}  # masks are not encoded
 )
 _OF_TRAINING = frozenset({"decoder", "graph", "epochs", "learning_rate", "dice", "batch_size", "seed"})
-_OF_REGIONS = frozenset({"region", "windows", "appearance"})
+_OF_REGIONS = frozenset({"region", "windows", "appearance", "cross_fit"})
 _OF_PREDICTION = frozenset({"split", "probabilities"})
 
 STEPS: tuple[Step, ...] = (
@@ -119,21 +119,21 @@ STEPS: tuple[Step, ...] = (
     Step(
         "fit-graphs",
         "region",
-        2,
+        3,
         "graphs",
         "region_graphs.h5",
         (_NODES, _PRIOR, _FEATURES, _MASKS),
         ignores=frozenset({"scope"}),
         needs_masks=True,
     ),
-    Step("fit-graphs", "given", 2, "graphs", "graphs.h5", alone=True),
+    Step("fit-graphs", "given", 2, "graphs", "graphs.h5", ignores=frozenset({"cross_fit"}), alone=True),
     Step(
         "classify", "", 1, "classification", "classification.h5", (_NODES, _GRAPHS, _PATCH_GRAPHS, _OPTIONAL_FEATURES)
     ),
     Step(
         "segment",
         "train",
-        2,
+        3,
         "decoder",
         "decoder.h5",
         (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS),

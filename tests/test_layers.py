@@ -23,6 +23,8 @@ ALLOWED = {
     "matrices": {"artifacts", "datasets"},
     "evidence": {"graphs", "heads", "matrices", "observations", "sufficient"},
     "search": {"artifacts", "console", "evidence", "graphs"},
+    "sequences": set(),
+    "refits": {"graphs", "sufficient"},
     "regions": {
         "artifacts",
         "evidence",
@@ -45,6 +47,8 @@ ALLOWED = {
     "stages": MATHEMATICS
     | {
         "regions",
+        "refits",
+        "sequences",
         "sources",
         "artifacts",
         "datasets",

@@ -93,11 +93,30 @@ def test_graphs_of_regions_know_what_the_masks_show(work):
     assert reached["generative"] > 0.6
 
 
+def test_training_images_are_scored_by_graphs_without_them(work):
+    with open_artifact(work / "region_graphs.h5") as found, open_artifact(work / "nodes.h5") as nodes:
+        folds, crossed = found["crossfit/fold"], found["crossfit/precision"]
+        train = SampleTable.read(nodes, "image").parts == "train"
+        assert ((folds >= 0) == train).all() and set(folds[train]) == set(range(len(crossed)))
+        # they are the same classes' graphs, from fewer images
+        assert crossed.shape[1:] == found["precision"].shape
+        for other in crossed:
+            assert not np.allclose(other, found["precision"], rtol=1e-3)
+    with open_artifact(work / "decoder.h5") as found:
+        before = found["table/mean_iou"]
+    cmgl("fit-graphs", "--dataset", "smoke", *REGION, "--no-cross-fit")
+    with open_artifact(work / "region_graphs.h5") as found:
+        assert "crossfit/fold" not in found
+    cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train")
+    with open_artifact(work / "decoder.h5") as found:
+        assert (found["table/mean_iou"] != before).any()
+
+
 def test_graphs_and_decoders_of_an_earlier_version_are_refused(work, monkeypatch):
     monkeypatch.setattr("cmgl_cli.segmentation.APPEARANCE_NODES", 14)
     error = cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train", "--force", code=3).err
     assert "earlier cmgl" in error and "fit-graphs --observations region" in error
-    monkeypatch.setattr("cmgl_cli.stages.segment_predict.RELATIVE_LOOKS", 3)
+    monkeypatch.setattr("cmgl_cli.stages.segment_predict.RELATIVE_LOOKS", 99)
     error = cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--force", code=3).err
     assert "earlier cmgl" in error and "--mode train" in error
 
@@ -139,7 +158,7 @@ def test_evidence_is_the_moments_of_what_the_masks_give_to_each_class(work, kind
         windows = (3, 0) if kind == "patch" else ()
         source = RegionSource(nodes, features, maps, (8, 8), kind, windows, pictures)
         rows, folds = np.arange(8), np.arange(8) % 2
-        evidence = RegionEvidence(source, rows, rows[:2], folds, seed=0, on_image=lambda: None)
+        evidence = RegionEvidence(source, rows, rows[:2], folds, rows // 4, seed=0, on_image=lambda: None)
         found = evidence.arrays()
         assert found["means"].shape == (3, len(source.names))
         drawn = list(evidence.resamples(3, seed=1))

@@ -214,6 +214,7 @@ _GRAPHS = Schema(
         "history/*": _field("...", "any", "objective and certificate against iterations"),
         "stability/*": _field("...", "any", "how often each edge came back over subsamples"),
         "normality/*": _field("...", "any", "Shapiro-Wilk pass rates on held-out observations"),
+        "crossfit/*": _field("...", "any", "fold of every image (-1: not trained on), graphs without each fold"),
     },
 )
 

@@ -1,7 +1,7 @@
 """Every decoder by name, built from graphs: the one place that knows which parts go together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from cmgl_cli.heads.decoders import (
     PaperDecoder,
 )
 from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, marginal_precision
+from cmgl_cli.heads.frozen import CrossFits, FrozenScoring
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 from cmgl_cli.heads.refinement import RefinedDecoder
 
@@ -99,13 +100,13 @@ class DecoderParts:
 def build_decoder(
     name: str,
     graphs: GraphEvidence,
-    n_classes: int,
     width: int,
     d_k: int,
     *,
     graph: str = "per-class",
     standardisation: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
+    cross_fits: CrossFits | None = None,
 ) -> nn.Module:
     """Return a fresh decoder.
 
@@ -116,14 +117,16 @@ def build_decoder(
         equations (19) to (22) as printed. "unet": the linear layer and the scores, refined with the image
         (`refinement`). "linear": the linear layer alone, which no choice of graph changes.
     graphs : GraphEvidence
-    n_classes, width, d_k : int
-        C, d and the width of the nodes.
+    width, d_k : int
+        d and the width of the nodes.
     graph : str
         Which graphs, one of `evidence.GRAPHS`.
     standardisation : tuple of Tensor, [d] each, optional
         Training mean and standard deviation of the patch features.
     seed : int
         Of the initial weights; the global generator is left alone.
+    cross_fits : CrossFits, optional
+        Graphs without each fold of the training images, by which these are scored.
 
     Raises
     ------
@@ -135,10 +138,14 @@ def build_decoder(
     if graph not in GRAPHS:
         raise UsageError("unknown choice of graph", f"graph = {graph!r}", suggest(graph, GRAPHS))
     mean, scale = standardisation or (None, None)
-    parts = DecoderParts(graphs, n_classes, width, d_k, graph, mean, scale)
+    parts = DecoderParts(graphs, graphs.n_classes, width, d_k, graph, mean, scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return DECODERS[name](parts)
+        decoder = DECODERS[name](parts)
+        if cross_fits is not None and graph != "none" and isinstance(decoder, FrozenScoring):
+            others = [DECODERS[name](replace(parts, graphs=evidence)) for evidence in cross_fits.evidence]
+            decoder.cross_fit([other for other in others if isinstance(other, FrozenScoring)], cross_fits.fold)
+        return decoder
 
 
 DECODERS: dict[str, Callable[[DecoderParts], nn.Module]] = {

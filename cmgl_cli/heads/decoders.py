@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads.appearance import cell_grid
-from cmgl_cli.heads.caching import ScoreCache
 from cmgl_cli.heads.checks import Array
 from cmgl_cli.heads.evidence import PatchInputs
+from cmgl_cli.heads.frozen import FrozenScoring
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 from cmgl_cli.heads.message_passing import SignedGraphs, SignedMessagePassing, signed_graphs
 
@@ -117,7 +117,7 @@ class LinearDecoder(nn.Module):
         return on_grid(self.scores(inputs), inputs.grid)
 
 
-class GenerativeDecoder(nn.Module):
+class GenerativeDecoder(FrozenScoring):
     """The class log-likelihoods (18) of patches, or of cells, with one strength and one offset a class to be learned.
 
     Untrained it is `patch_decoder.patch_scores`; training calibrates it, no more. With appearance nodes in the graphs
@@ -135,20 +135,18 @@ class GenerativeDecoder(nn.Module):
         super().__init__()
         self.head, self.looks = head, looks
         self.needs_image = looks is not None
-        self.cache = ScoreCache()
         self.strength = nn.Parameter(torch.tensor(1.0))
         self.offset = nn.Parameter(torch.zeros(n_classes))
 
-    def scores(self, inputs: PatchInputs) -> Tensor:
-        """Return patch logits [B, N_p, C]."""
-        return self.strength * self.head(inputs.observations, inputs.grid) + self.offset
+    def likelihood(self, inputs: PatchInputs) -> Tensor:
+        """Return the generative scores on the patch grid [B, C, h, w], or of cells [B, C, 4 h, 4 w]."""
+        if self.looks is None:
+            return on_grid(self.head(inputs.observations, inputs.grid), inputs.grid)
+        return frozen_scores(self.head, self.looks, inputs)
 
     def forward(self, inputs: PatchInputs) -> Tensor:
         """Return logits [B, C, h, w] on the patch grid, or [B, C, 4 h, 4 w] with appearance."""
-        if self.looks is None:
-            return on_grid(self.scores(inputs), inputs.grid)
-        frozen = self.cache.scores(inputs.rows, lambda: frozen_scores(self.head, self.looks, inputs))
-        return self.strength * frozen + self.offset[:, None, None]
+        return self.strength * self.frozen(inputs) + self.offset[:, None, None]
 
 
 def frozen_scores(
@@ -196,7 +194,7 @@ class PaperDecoder(nn.Module):
         return on_grid(self.scores(inputs), inputs.grid)
 
 
-class HybridDecoder(nn.Module):
+class HybridDecoder(FrozenScoring):
     """Patches, generative scores and graph context together: the sum of their logits.
 
     logits = linear(patches) + s * generative + context, where s is learned, starts at `start` and shall tell how much
@@ -227,12 +225,18 @@ class HybridDecoder(nn.Module):
         self.linear, self.generative, self.context = linear, generative, context
         self.strength = nn.Parameter(torch.tensor(float(start)))
 
+    def likelihood(self, inputs: PatchInputs) -> Tensor:
+        """Return the generative scores of the patches [B, N_p, C], with mean 0 over the classes."""
+        if self.generative is None:
+            raise TypeError("this decoder was built without generative scores")
+        scores = self.generative(inputs.observations, inputs.grid)
+        return scores - scores.mean(-1, keepdim=True)
+
     def scores(self, inputs: PatchInputs) -> Tensor:
         """Return patch logits [B, N_p, C]."""
         logits = self.linear.scores(inputs)
         if self.generative is not None:
-            likelihood = self.generative(inputs.observations, inputs.grid)
-            logits = logits + self.strength * (likelihood - likelihood.mean(-1, keepdim=True))
+            logits = logits + self.strength * self.frozen(inputs)
         return logits if self.context is None else logits + self.context.scores(inputs)
 
     def forward(self, inputs: PatchInputs) -> Tensor:

@@ -36,7 +36,7 @@ class PatchInputs(NamedTuple):
     image : Tensor, float32, [B, 3, H, W], optional
         The images in 0..1, any size; only decoders with `needs_image` look at them.
     rows : tuple of int, optional
-        Which images these are, so that what training does not change is computed once (`caching`).
+        Which images these are, so that what training does not change is computed once (`frozen`).
     """
 
     patches: Tensor
@@ -46,6 +46,13 @@ class PatchInputs(NamedTuple):
     grid: tuple[int, int]
     image: Tensor | None = None
     rows: tuple[int, ...] | None = None
+
+    def of(self, places: Tensor) -> "PatchInputs":
+        """Return some images of the batch, int64 [b]."""
+        patches, observations, nodes, attention = (tensor[places.to(tensor.device)] for tensor in self[:4])
+        image = None if self.image is None else self.image[places.to(self.image.device)]
+        rows = None if self.rows is None else tuple(self.rows[place] for place in places.tolist())
+        return PatchInputs(patches, observations, nodes, attention, self.grid, image, rows)
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, appearance, cell_grid, required_image
-from cmgl_cli.heads.caching import ScoreCache
 from cmgl_cli.heads.decoders import LinearDecoder, frozen_scores, upsample
 from cmgl_cli.heads.evidence import PatchInputs
+from cmgl_cli.heads.frozen import FrozenScoring
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 
 EMBEDDING, HIDDEN, DROPOUT = 32, 64, 0.2
 """Channels of the patch embedding and of the hidden layer; share of input channels dropped in training."""
 
 
-class RefinedDecoder(nn.Module):
+class RefinedDecoder(FrozenScoring):
     """Linear layer, generative scores and a pixel-wise network of two layers, at four times the patch grid.
 
     Parameters
@@ -54,7 +54,6 @@ class RefinedDecoder(nn.Module):
     ):
         super().__init__()
         self.linear, self.generative, self.looks = linear, generative, looks
-        self.cache = ScoreCache()
         _silence(linear.classifier)
         self.embedding = LinearDecoder(width, EMBEDDING, linear.mean, linear.scale)
         n_scores = 0 if generative is None else n_classes
@@ -85,7 +84,7 @@ class RefinedDecoder(nn.Module):
         seen = [appearance(required_image(inputs), cells)]
         logits = upsample(self.linear(inputs), cells)
         if self.generative is not None:
-            scores = self.cache.scores(inputs.rows, lambda: self.likelihood(inputs))
+            scores = self.frozen(inputs)
             logits = logits + self.log_strength.exp() * scores
             seen.append(scores)
         meaning = upsample(self.embedding(inputs), cells)

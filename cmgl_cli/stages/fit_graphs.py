@@ -23,18 +23,18 @@ from cmgl_cli.graphs import (
     edge_table,
     edges_csv,
     edges_graphml,
-    fit_joint,
     named_edges,
-    penalty_scale,
     prior_midpoint,
 )
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.matrices import OwnCovariances, OwnPrior, read_covariances, read_prior
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.refits import ChosenPoint, cross_fits
 from cmgl_cli.regions import RegionEvidence, RegionSource, parsed_windows
 from cmgl_cli.reports import path_figure, png
 from cmgl_cli.search import criterion, search, selection_arrays
+from cmgl_cli.sequences import sequence_folds
 from cmgl_cli.settings import GRID, SHARPNESSES, FitGraphsConfig
 from cmgl_cli.sufficient import Study
 
@@ -131,6 +131,8 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
     }
     for name, values in arrays.items():
         out.write(name, np.asarray(values))
+    if isinstance(evidence, RegionEvidence) and job.config.cross_fit and evidence.n_sequence_folds > 1:
+        out.write_group("crossfit", _cross_fits(job, evidence, selection, arrays))
     stability = _stability(job, evidence, selection)
     if stability is not None:
         out.write("stability/frequency", evidence.for_all(stability.frequency))
@@ -177,8 +179,9 @@ def _regions(job: Job, own: Own, inputs: Mapping[str, Artifact]) -> RegionEviden
             "there are no training images with masks", f"{inputs['masks'].path}: none", "encode the split called train"
         )
     folds = np.random.default_rng(config.seed).permutation(len(train)) % config.folds
+    sequences = sequence_folds(table.ids[train], config.folds)
     with job.console.progress(f"{job.step.label}: masks", len(train), "images") as ticker:
-        evidence = RegionEvidence(source, train, held_out, folds, seed=config.seed, on_image=ticker.advance)
+        evidence = RegionEvidence(source, train, held_out, folds, sequences, seed=config.seed, on_image=ticker.advance)
     if {config.select, config.select_k} & set(IMAGEWISE):
         job.console.warn(
             f"{job.step.label}: chosen by held-out likelihood; --select {config.select} is about whole images"
@@ -255,26 +258,31 @@ def _stability(job: Job, evidence: Evidence, selection: Selection) -> Stability 
     config: FitGraphsConfig = job.config
     if not config.stability:
         return None
-    best, weights = selection.best, selection.weights
-    level = best.gamma * (penalty_scale(weights) if config.preserve_penalty else 1.0)
-
-    rho = best.rho * (len(weights) if config.scale_rho else 1)
-
-    def refit(correlations: np.ndarray) -> JointResult:
-        return fit_joint(
-            correlations,
-            weights,
-            rho,
-            level,
-            tol=1e-5,
-            penalize_diagonal=config.penalize_diagonal,
-            ridge=_ridge(config, evidence),
-            weight_floor=config.weight_floor,
-        )
-
+    point = _point(config, evidence, selection)
     with job.console.progress("fit-graphs: stability", config.stability, "fits") as ticker:
         matrices = evidence.resamples(config.stability, config.seed)
-        return edge_frequencies(matrices, refit, lambda index: ticker.advance())
+        return edge_frequencies(matrices, point.fit, lambda index: ticker.advance())
+
+
+def _point(config: FitGraphsConfig, evidence: Evidence, selection: Selection) -> ChosenPoint:
+    return ChosenPoint.of(
+        selection,
+        scale_rho=config.scale_rho,
+        preserve_penalty=config.preserve_penalty,
+        penalize_diagonal=config.penalize_diagonal,
+        ridge=_ridge(config, evidence),
+        weight_floor=config.weight_floor,
+    )
+
+
+def _cross_fits(
+    job: Job, evidence: RegionEvidence, selection: Selection, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Fit once more without each fold of sequences, so that decoders can learn from scores of images that are new."""
+    folds, point = evidence.sequence_folds, _point(job.config, evidence, selection)
+    with job.console.progress(f"{job.step.label}: cross-fits", evidence.n_sequence_folds, "fits") as ticker:
+        found = cross_fits(evidence.without_sequences(), evidence.kept, point, arrays, ticker.advance)
+    return {"fold": folds, **found}
 
 
 def _edge_path(job: Job) -> Path:

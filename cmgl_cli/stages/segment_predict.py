@@ -163,7 +163,6 @@ def _load(artifact: Artifact, device: torch.device, config: SegmentConfig) -> De
         module = build_decoder(
             str(columns["decoder"][index]),
             evidence,
-            evidence.n_classes,
             view.distiller.width,
             view.distiller.d_k,
             graph=str(columns["graph"][index]),

@@ -15,6 +15,7 @@ from cmgl_cli.errors import InputError
 from cmgl_cli.heads import shrink
 from cmgl_cli.heads.catalogue import build_decoder
 from cmgl_cli.heads.evidence import GraphEvidence
+from cmgl_cli.heads.frozen import CrossFits
 from cmgl_cli.heads.segmentation_training import (
     DecoderSettings,
     TrainingTask,
@@ -24,7 +25,7 @@ from cmgl_cli.heads.segmentation_training import (
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import Job, Prepared
-from cmgl_cli.segmentation import PatchView, SegmentationData, graph_evidence
+from cmgl_cli.segmentation import PatchView, SegmentationData, cross_fitted, graph_evidence
 from cmgl_cli.settings import SegmentConfig
 
 CONTROLS = ("diagonal", "random", "none")
@@ -69,6 +70,7 @@ class Bench:
     width: int
     config: SegmentConfig
     fitted: np.ndarray
+    cross_fits: CrossFits | None = None
 
     def build(self, candidate: Candidate) -> nn.Module:
         """Return a fresh decoder."""
@@ -76,12 +78,12 @@ class Bench:
         return build_decoder(
             candidate.decoder,
             self.evidence,
-            self.evidence.n_classes,
             self.width,
             distiller.d_k,
             graph=candidate.graph,
             standardisation=(distiller.input_mean.cpu(), distiller.input_scale.cpu()),
             seed=self.config.seed,
+            cross_fits=self.cross_fits,
         ).to(self.data.view.device)
 
 
@@ -157,24 +159,31 @@ def _bench(
     width = features.stream("features").shape[2]
     evidence = graph_evidence(graphs, pixels, config.seed)
     bench = Bench(data, evidence, task, validation, width, config, evidence.precision)
-    return replace(bench, evidence=_shrunk(job, bench, validate))
+    weight = _shrinkage(job, bench, validate)
+    crossed = cross_fitted(graphs, evidence)
+    if crossed is not None:
+        crossed = replace(crossed, evidence=[_shrunk(item, weight) for item in crossed.evidence])
+    return replace(bench, evidence=_shrunk(evidence, weight), cross_fits=crossed)
 
 
-def _shrunk(job: Job, bench: Bench, validate: Callable[[nn.Module], float]) -> GraphEvidence:
-    """Draw the classes' covariances towards the one they share, as far as the validation part likes it."""
-    evidence = bench.evidence
-    covariances = np.linalg.inv(evidence.precision)
-    pooled = np.einsum("c,cij->ij", evidence.priors / evidence.priors.sum(), covariances)
-    best, least = evidence, -np.inf
+def _shrinkage(job: Job, bench: Bench, validate: Callable[[nn.Module], float]) -> float:
+    """Return how far the classes' covariances are drawn to the one they share: as the validation part likes it."""
+    best, least = 0.0, -np.inf
     with job.console.progress("segment: shrinkage", len(SHRINKAGES), "weights") as ticker:
         for weight in SHRINKAGES:
-            precision = np.linalg.inv(shrink(covariances, pooled, weight))
-            candidate = replace(evidence, precision=(precision + precision.transpose(0, 2, 1)) / 2)
-            score = validate(replace(bench, evidence=candidate).build(Candidate("generative", "per-class")))
+            candidate = replace(bench, evidence=_shrunk(bench.evidence, weight))
+            score = validate(candidate.build(Candidate("generative", "per-class")))
             if score > least:
-                best, least = candidate, score
+                best, least = weight, score
             ticker.advance()
     return best
+
+
+def _shrunk(evidence: GraphEvidence, weight: float) -> GraphEvidence:
+    covariances = np.linalg.inv(evidence.precision)
+    pooled = np.einsum("c,cij->ij", evidence.priors / evidence.priors.sum(), covariances)
+    precision = np.linalg.inv(shrink(covariances, pooled, weight))
+    return replace(evidence, precision=(precision + precision.transpose(0, 2, 1)) / 2)
 
 
 def _require_same_classes(maps: LabelMaps, graphs: Artifact) -> None:

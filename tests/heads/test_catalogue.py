@@ -9,9 +9,11 @@ import torch
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.heads import GraphDiscriminant
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_observations
+from cmgl_cli.heads.caching import ScoreCache
 from cmgl_cli.heads.catalogue import DECODERS, build_decoder
 from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
 from cmgl_cli.heads.evidence import GRAPHS, GraphEvidence, PatchInputs, marginal_precision
+from cmgl_cli.heads.frozen import CrossFits
 from cmgl_cli.heads.generative import generative_flops
 from cmgl_cli.heads.patch_decoder import patch_scores
 from cmgl_cli.heads.segmentation_training import pixel_loss
@@ -52,7 +54,12 @@ def inputs(seed: int = 0) -> PatchInputs:
 
 
 def build(name: str, graphs: GraphEvidence | None = None, **options) -> torch.nn.Module:
-    return build_decoder(name, graphs or evidence(), C, WIDTH, D_K, **options).eval()
+    return build_decoder(name, graphs or evidence(), WIDTH, D_K, **options).eval()
+
+
+def by_patch(decoder: torch.nn.Module, batch: PatchInputs) -> torch.Tensor:
+    """Return logits [B, N_p, C]."""
+    return decoder(batch).flatten(2).transpose(1, 2)
 
 
 every = pytest.mark.parametrize("name", DECODERS)
@@ -115,14 +122,14 @@ def test_the_generative_decoder_equals_the_discriminant(windows: tuple[int, ...]
     model = GraphDiscriminant(graphs.precision, graphs.means, graphs.priors)
     joined = with_context(batch.observations, GRID, windows)
     expected = torch.tensor(patch_scores(model, joined.numpy())).float()
-    torch.testing.assert_close(build("generative", graphs).scores(batch), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(by_patch(build("generative", graphs), batch), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_one_graph_for_all_makes_the_mixture_the_common_discriminant() -> None:
     """If all class graphs are equal, mixing them changes nothing but a constant all classes share."""
     omega = precisions(1, ALL).repeat(C, axis=0)
     graphs, batch = evidence(precision=omega, common=omega[0]), inputs()
-    each, mixed, common = (build("generative", graphs, graph=graph).scores(batch) for graph in GRAPHS[:3])
+    each, mixed, common = (by_patch(build("generative", graphs, graph=graph), batch) for graph in GRAPHS[:3])
     torch.testing.assert_close(mixed.log_softmax(-1), each.log_softmax(-1), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(common, each, rtol=1e-4, atol=1e-4)
 
@@ -208,3 +215,31 @@ def test_refuses_bad_input_and_names_it(call, named: str) -> None:
     with pytest.raises((InputError, UsageError)) as caught:
         call()
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["generative", "hybrid", "unet"])
+def test_training_images_are_scored_by_graphs_that_were_fitted_without_them(name: str) -> None:
+    whole = evidence()
+    others = [replace(whole, means=whole.means + shift) for shift in (0.5, -0.5)]
+    fold = {10: 1, 11: 0}
+    crossed, plain = build(name, whole, cross_fits=CrossFits(others, fold)), build(name, whole)
+    apart = [build(name, other) for other in others]
+    batch = inputs()
+    for rows in ((11, 10), (99, 10), (98, 97)):
+        for place, row in enumerate(rows):
+            one = batch.of(torch.tensor([place]))
+            expected = (apart[fold[row]] if row in fold else plain).likelihood(one)
+            found = crossed.frozen(batch._replace(rows=rows))[place : place + 1]
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        crossed.cache = ScoreCache()  # the same images in other places
+    # without rows nobody has seen these images
+    torch.testing.assert_close(crossed(batch), plain(batch))
+    # a stored decoder knows nothing of folds
+    assert crossed.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_decoders_without_generative_scores_have_nothing_to_cross_fit() -> None:
+    graphs = evidence()
+    crossed = build("unet", graphs, graph="none", cross_fits=CrossFits([graphs], {0: 0}))
+    batch = inputs()._replace(rows=tuple(range(len(inputs().patches))))
+    torch.testing.assert_close(crossed(batch), build("unet", graphs, graph="none")(batch))
