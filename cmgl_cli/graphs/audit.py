@@ -7,7 +7,8 @@ devices and single precision; small problems would otherwise spend more time in 
 import numpy as np
 from numba import njit
 
-from cmgl_cli.graphs.kernels import FAST, cholesky_logdet
+from cmgl_cli.graphs.kernels import FAST
+from cmgl_cli.graphs.lapack import factor, invert
 from cmgl_cli.graphs.packed import prox_packed, unpack
 
 
@@ -24,7 +25,7 @@ def lifted_value(sigma, alpha, free, bound, rho):
                 lifted[i, j] = sigma[c, i, j] + (free[c, k] - point[c, k]) / alpha[c]
                 lifted[j, i] = lifted[i, j]
                 k += 1
-        determinant = cholesky_logdet(lifted)
+        determinant = factor(lifted)
         if np.isnan(determinant):
             return -np.inf
         value += alpha[c] * (determinant + p)
@@ -87,15 +88,15 @@ def audit(sigma, alpha, packed, bound, rho, common):
     free, dense, objective = np.empty_like(packed), np.empty((p, p)), 0.0
     for c in range(n_classes):
         unpack(packed[c], dense)
-        determinant = cholesky_logdet(dense)
+        determinant = factor(dense)
         if np.isnan(determinant):
             return np.inf, -np.inf, np.inf
-        inverse = np.linalg.inv(dense)
+        invert(dense)
         fit, k = 0.0, 0
         for i in range(p):
             for j in range(i + 1):
                 fit += (1.0 if i == j else 2.0) * sigma[c, i, j] * packed[c, k]
-                free[c, k] = alpha[c] * (0.5 * (inverse[i, j] + inverse[j, i]) - sigma[c, i, j])
+                free[c, k] = alpha[c] * (dense[i, j] - sigma[c, i, j])
                 k += 1
         objective += alpha[c] * (fit - determinant)
     objective += penalty_value(packed, common, bound, rho, p)
@@ -188,6 +189,6 @@ def admissible(sigma, weight, ridge, floor, gamma, out, specific):
                 specific[c, j, i] = specific[c, i, j]
                 lowered[i, j] = 0.5 * (a + b) * (1.0 - 1e-10 if i == j else 1.0)
                 lowered[j, i] = lowered[i, j]
-        if np.isnan(cholesky_logdet(lowered)):
+        if np.isnan(factor(lowered)):
             return False
     return True

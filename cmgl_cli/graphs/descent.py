@@ -25,17 +25,15 @@ from cmgl_cli.graphs.admm import Iterate, solve_admm
 from cmgl_cli.graphs.audit import lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem
 from cmgl_cli.graphs.newton import newton_step
-from cmgl_cli.graphs.packed import pack, unpack
+from cmgl_cli.graphs.packed import pack, prox_packed, unpack
 from cmgl_cli.graphs.result import Step
-from cmgl_cli.graphs.splitting import Splitting
+from cmgl_cli.graphs.splitting import Splitting, first_point
 
 Array = NDArray[np.float64]
 SLOW_SWEEPS = 25
 STALLED = 6
 SPLITTING_STEPS = 400
-CHUNK = 3
 HANDOVER = 1e-8
-FIRST_CHECK = 1e-2
 FORCING = 0.1
 INNER_PASSES = 5
 
@@ -76,9 +74,21 @@ class Descent:
             self.require_inverse()
         if self.inverse.size:
             by_inverse = kernels.dual_value(self.sigma, self.inverse, self.weight, self.rho, self.alpha)
+            if by_inverse > self.bound and self.dual is not None:
+                self.dual = self._feasible()  # the whole problem is certified by what certifies its parts
             self.bound = max(self.bound, by_inverse)
         self._note(self.n_iter, self.value, self.bound)
         return self.gap
+
+    def _feasible(self) -> Array:
+        """Return the dual point nearest to alpha (W - Sigma)."""
+        free = pack(self.alpha[:, None, None] * (self.inverse - self.sigma))
+        point, out = np.empty_like(free), np.empty_like(self.sigma)
+        bound, rho = pack(self.weight), pack(self.levels[None])[0]
+        prox_packed(free, bound, rho, 1.0, point, np.zeros(free.shape[1]))
+        for c in range(len(out)):
+            unpack(free[c] - point[c], out[c])
+        return out
 
     def _note(self, iteration: int, value: float, bound: float) -> None:
         seconds = time.process_time() - self.began
@@ -118,16 +128,13 @@ class Descent:
         if self.dual is None and (self.warm or self.n_iter):
             self.require_inverse()
             self.dual = self.alpha[:, None, None] * (self.inverse - self.sigma)
+        elif self.dual is None:
+            levels = pack(self.weight), pack(self.levels[None])[0]
+            self.omega, self.dual = first_point(self.sigma, self.alpha, *levels)
         splitting = Splitting(self.sigma, self.weight, self.levels, self.alpha, self.omega, self.dual)
-        limit, due = min(max_iter - self.n_iter, SPLITTING_STEPS), FIRST_CHECK
         taken, value, bound = 0, np.inf, -np.inf
-        while taken < limit and relative_gap(value, bound) > tol:
-            steps = min(CHUNK, limit - taken)
-            residual, taken = splitting.advance(steps), taken + steps
-            if residual <= due or taken == limit:
-                value, bound = splitting.certificate()
-                self._note(self.n_iter + taken, value, bound)
-                due = 0.5 * residual
+        for taken, value, bound in splitting.solve(tol, min(max_iter - self.n_iter, SPLITTING_STEPS)):
+            self._note(self.n_iter + taken, value, bound)
         self.n_iter += taken
         if value < self.value or value - bound < self.value - self.bound:
             self.omega, self.common, self.dual = splitting.precision(), splitting.common(), splitting.dual()

@@ -7,6 +7,8 @@ those of `cmgl_cli.graphs.penalty` (gamma W and rho), with an unpenalised diagon
 import numpy as np
 from numba import njit
 
+from cmgl_cli.graphs.lapack import factor
+
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets sums vectorise; infinities and NaN keep their meaning
 
 
@@ -140,41 +142,13 @@ def sweep(sigma, omega, inverse, common, weight, rho, alpha, tol, max_inner):  #
     return largest
 
 
-@njit(cache=True, nogil=True)
-def cholesky_logdet(matrix):
-    """Return log det of a symmetric matrix, or NaN when it is not positive definite."""
-    p = matrix.shape[0]
-    if p <= 64:
-        factor = np.empty((p, p))
-        total = 0.0
-        for i in range(p):
-            for j in range(i):
-                entry = matrix[i, j]
-                for k in range(j):
-                    entry -= factor[i, k] * factor[j, k]
-                factor[i, j] = entry / factor[j, j]
-            entry = matrix[i, i]
-            for k in range(i):
-                entry -= factor[i, k] * factor[i, k]
-            if not entry > 0.0:
-                return np.nan
-            factor[i, i] = np.sqrt(entry)
-            total += np.log(entry)
-        return total
-    try:
-        lower = np.linalg.cholesky(matrix)
-    except Exception:
-        return np.nan
-    return 2.0 * np.log(np.diag(lower)).sum()
-
-
 @njit(cache=True, nogil=True, fastmath=FAST)
 def objective(sigma, omega, common, weight, rho, alpha):
     """Return the primal value at (Theta, Omega), infinite outside the positive definite cone."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
     total = 0.0
     for c in range(n_classes):
-        determinant = cholesky_logdet(omega[c])
+        determinant = factor(omega[c].copy())
         if np.isnan(determinant):
             return np.inf
         fit, penalty = 0.0, 0.0
@@ -217,7 +191,7 @@ def dual_value(sigma, inverse, weight, rho, alpha):
                 point[c, j, i] = point[c, i, j]
     value = 0.0
     for c in range(n_classes):
-        determinant = cholesky_logdet(point[c])
+        determinant = factor(point[c])
         if np.isnan(determinant):
             return -np.inf
         value += alpha[c] * (determinant + p)

@@ -18,7 +18,7 @@ from cmgl_cli.graphs.active_set import Task, descend, first_edges, make_room, sh
 from cmgl_cli.graphs.admm import Iterate
 from cmgl_cli.graphs.audit import admissible, components
 from cmgl_cli.graphs.certificate import Certificate, Problem
-from cmgl_cli.graphs.descent import CHUNK, FIRST_CHECK, HANDOVER, SPLITTING_STEPS, relative_gap, solve_splitting
+from cmgl_cli.graphs.descent import HANDOVER, SPLITTING_STEPS, solve_splitting
 from cmgl_cli.graphs.lapack import factor, invert
 from cmgl_cli.graphs.result import JointResult, Step
 from cmgl_cli.graphs.splitting import Splitting
@@ -26,7 +26,7 @@ from cmgl_cli.graphs.splitting import Splitting
 # Below this variance of the eigenvalues of a correlation matrix active sets win, above it splitting (docs/graphs.md).
 SPREAD = 1.0
 MAX_STEPS = 50
-MILD, STRONG = 2.0, 1.0
+MILD, STRONG = 2.0, 0.5
 NO_START = np.empty((0, 0))
 
 
@@ -208,15 +208,9 @@ def _by_splitting(task: Task, tol: float, max_iter: int, began: float) -> tuple[
     """Return X, D, (steps, objective, dual bound, residual) and the history."""
     levels, (start, dual, balance) = task.limit[None], _rough_start(task)
     splitting = Splitting(task.sigma[None], levels, task.limit, np.ones(1), start, dual, balance)
-    limit, due, taken, history = min(max_iter, SPLITTING_STEPS), FIRST_CHECK, 0, []
-    value, bound = np.inf, -np.inf
-    while taken < limit and relative_gap(value, bound) > tol:
-        steps = min(CHUNK, limit - taken)
-        residual, taken = splitting.advance(steps), taken + steps
-        if residual <= due or taken == limit:
-            value, bound = splitting.certificate()
-            history.append(Step(taken, value, bound, value - bound, time.process_time() - began))
-            due = 0.5 * residual
+    taken, value, bound, history = 0, np.inf, -np.inf, []
+    for taken, value, bound in splitting.solve(tol, min(max_iter, SPLITTING_STEPS)):
+        history.append(Step(taken, value, bound, value - bound, time.process_time() - began))
     x = splitting.precision()[0]
     return x, splitting.dual()[0], (taken, value, bound, _residual_of(task, x)), history
 

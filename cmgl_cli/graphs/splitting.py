@@ -4,58 +4,34 @@ Two-block ADMM in its Douglas-Rachford form, on packed triangles:
 
     x <- prox_{h / mu}(s),    z <- prox_{f / mu}(2 x - s),    s <- s + 1.7 (z - x), accelerated
 
-with f the likelihood and h the penalty. Two things make it fast. Anderson's method of small memory halves the
-iterations. And z rarely needs an eigendecomposition: with z_0 = Q diag(1 / lambda) Q^T the last exact one, f is
-replaced by its second-order expansion at z_0, whose proximal point is
+with f the likelihood and h the penalty. Three things make it fast (`anderson`, `expansion`).
 
-    z = z_0 + Q [ (Q^T (mu v - B) Q)_ij / (alpha lambda_i lambda_j + mu) ] Q^T,   B = mu z_0 + grad f(z_0),
+* Anderson's method of small memory halves the iterations.
+* z rarely needs an eigendecomposition, but four matrix products with an older one, in single precision.
+* Nor does an older one that is stale need a new one at once: its point moves, exactly, and its basis is kept.
 
-four matrix products, a tenth of the price. The neglected term is of the order of delta ||W D W||, D = z - z_0, delta =
-||W^1/2 D W^1/2||; the eigendecomposition is made anew (for that class) once delta leaves the trust region or the term
-is no longer small against the residual mu ||z - x||, so that the fixed point is that of the exact iteration.
-
-x is exactly sparse; mu (s - x) is exactly dual feasible: the two certify each other, without any inverse.
+x is exactly sparse; mu (s - x) is exactly dual feasible: the two certify each other, without any inverse. Their gap
+falls as the square of the residual, which tells when to look at it.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cmgl_cli.graphs.kernels import FAST, cholesky_logdet
+from cmgl_cli.graphs.anderson import accelerate, new_memory
+from cmgl_cli.graphs.expansion import EXACT, exact_step, lazy_step, new_reference
+from cmgl_cli.graphs.kernels import FAST
+from cmgl_cli.graphs.lapack import factor, invert
 from cmgl_cli.graphs.packed import pack, prox_packed, unpack
 
 Array = NDArray[np.float64]
-RELAXATION = 1.7
-MEMORY = 8
-BLOCK = 1024
-TRUST = 2.0
-STALENESS = 10.0
 BALANCED = 30
-WARM = 2.0
-
-
-class Reference(NamedTuple):
-    """Expansion of the likelihood of every class: eigenvectors, inverse eigenvalues, z_0 and B of the module's text."""
-
-    vectors: Array
-    inverse_values: Array
-    point: Array
-    slope: Array
-    fresh: NDArray[np.int64]
-
-
-class Memory(NamedTuple):
-    """Anderson's memory: differences of residuals, and of points plus residuals; products; last point and residual."""
-
-    moves: Array
-    residuals: Array
-    gram: Array
-    right: Array
-    last_point: Array
-    last_residual: Array
-    state: Array
+LEAP = 2.0
+HALVINGS = 30
+WARM = 4.0
 
 
 class State(NamedTuple):
@@ -73,213 +49,88 @@ class State(NamedTuple):
 
 
 MU, RESIDUAL = 0, 1
-ITERATIONS, EXACT, LAZY = 0, 1, 2
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _exact(sigma, alpha, mu, iterate, scratch, reference, c):
-    """Take the exact proximal step at 2 x - s into the first scratch matrix and make it the expansion point."""
-    (x, point), (work, product) = iterate, scratch
-    p, k = work.shape[0], 0
-    for i in range(p):
-        for j in range(i + 1):
-            target = 2.0 * x[k] - point[k]
-            reference.slope[c, i, j], reference.slope[c, j, i] = mu * target, mu * target
-            work[i, j] = target - (alpha / mu) * sigma[i, j]
-            work[j, i] = work[i, j]
-            k += 1
-    values, vectors = np.linalg.eigh(work)
-    constant = 4.0 * alpha / mu
-    for k in range(p):
-        root = np.sqrt(values[k] * values[k] + constant)
-        # for negative eigenvalues the sum cancels; its conjugate form does not
-        positive = 0.5 * (values[k] + root) if values[k] >= 0.0 else 0.5 * constant / (root - values[k])
-        reference.inverse_values[c, k] = 1.0 / positive
-        values[k] = np.sqrt(positive)
-    for i in range(p):
-        for j in range(p):
-            reference.vectors[c, i, j] = vectors[i, j]
-            product[i, j] = vectors[i, j] * values[j]
-    np.dot(product, product.T, work)
-    reference.point[c] = work
-    reference.fresh[c] = 1
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _lazy(alpha, mu, iterate, scratch, reference, c, last_residual):
-    """Take the step of the expansion, less its point, into the first scratch; return False if it cannot be trusted."""
-    (x, point), (work, product) = iterate, scratch
-    p, k = work.shape[0], 0
-    vectors = reference.vectors[c]
-    for i in range(p):
-        for j in range(i + 1):
-            work[i, j] = mu * (2.0 * x[k] - point[k]) - reference.slope[c, i, j]
-            work[j, i] = work[i, j]
-            k += 1
-    np.dot(vectors.T, work, product)
-    np.dot(product, vectors, work)
-    local, bend = 0.0, 0.0
-    for i in range(p):
-        left = alpha * reference.inverse_values[c, i]
-        for j in range(p):
-            curvature = left * reference.inverse_values[c, j]
-            step = work[i, j] / (curvature + mu)
-            work[i, j] = step
-            local += curvature * step * step
-            bend += curvature * curvature * step * step
-    if local > TRUST * TRUST * alpha or np.sqrt(local * bend / alpha) > STALENESS * mu * last_residual:
-        return False
-    np.dot(vectors, work, product)
-    np.dot(product, vectors.T, work)
-    return True
+FIRST_CHECK = 1e-2
+SHORTEST, LONGEST = 0.1, 0.95
+ITERATIONS = 0
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def _likelihood_step(sigma, alpha, state, reference):
     """Residual <- z - x, class by class, and ``sizes`` its norms; an expansion is judged against the last one's."""
     n_classes, p = sigma.shape[0], sigma.shape[1]
-    work, product = np.empty((p, p)), np.empty((p, p))
+    double = np.empty((p, p)), np.empty((p, p))
+    single = np.empty((p, p), np.float32), np.empty((p, p), np.float32)
     mu = state.scalars[MU]
     for c in range(n_classes):
-        x, point = state.x[c], state.point[c]
-        lazily = reference.fresh[c] == 1 and _lazy(
-            alpha[c], mu, (x, point), (work, product), reference, c, state.sizes[c]
-        )
-        if not lazily:
-            _exact(sigma[c], alpha[c], mu, (x, point), (work, product), reference, c)
-        state.counts[LAZY if lazily else EXACT] += 1
-        total, k, base = 0.0, 0, 1.0 if lazily else 0.0
+        x, point, residual, centre = state.x[c], state.point[c], state.residual[c], reference.point[c]
+        way = 0
+        if reference.fresh[c] == 1:
+            way = lazy_step(sigma[c], alpha[c], mu, (x, point), (double, single), reference, c, state.sizes[c])
+        if way == 0:
+            exact_step(sigma[c], alpha[c], mu, (x, point), double, reference, c)
+            single[0][:] = 0.0
+            way = EXACT
+        state.counts[way] += 1
+        total, k, step = 0.0, 0, single[0]
         for i in range(p):
             for j in range(i + 1):
-                difference = work[i, j] + base * reference.point[c, i, j] - x[k]
-                state.residual[c, k] = difference
+                difference = step[i, j] + centre[i, j] - x[k]
+                residual[k] = difference
                 total += difference * difference
                 k += 1
         sizes = 2.0 * total
         for i in range(p):
-            sizes -= state.residual[c, i * (i + 3) // 2] ** 2
+            sizes -= residual[i * (i + 3) // 2] ** 2
         state.sizes[c] = np.sqrt(sizes)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def _difference(now, last, moved, arrived, change, move):
-    """Change <- now - last, move <- moved - arrived + change, last <- now, arrived <- moved; return |change|^2."""
-    total = 0.0
-    for k in range(len(now)):
-        step = now[k] - last[k]
-        change[k], move[k] = step, moved[k] - arrived[k] + step
-        last[k], arrived[k] = now[k], moved[k]
-        total += step * step
-    return total
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _remember(point, residual, memory, count):
-    """Store the newest difference in its slot, update all products of the memory; return how many are remembered.
-
-    One pass over blocks that stay in cache; a slice of known length lets the inner loops vectorise.
-    """
-    number, slot = min(count, MEMORY), (count - 1) % MEMORY
-    right, own = np.zeros(MEMORY), 0.0
-    if count == 0:
-        memory.last_point[:], memory.last_residual[:] = point, residual
-    for first in range(0, len(point) if count > 0 else 0, BLOCK):
-        last = min(first + BLOCK, len(point))
-        now = residual[first:last]
-        own += _difference(
-            now,
-            memory.last_residual[first:last],
-            point[first:last],
-            memory.last_point[first:last],
-            memory.residuals[slot, first:last],
-            memory.moves[slot, first:last],
-        )
-        for other in range(number):
-            past, total = memory.residuals[other, first:last], 0.0
-            for k in range(len(now)):
-                total += past[k] * now[k]
-            right[other] += total
-    for other in range(number):  # <r_other, r_now - r_last> without another pass
-        memory.gram[other, slot] = right[other] - memory.right[other]
-        memory.gram[slot, other] = memory.gram[other, slot]
-    if number > 0:
-        memory.gram[slot, slot] = own
-    memory.right[:] = right
-    return number
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def _accelerate(point, residual, memory):
-    """Anderson's step: move ``point`` [N] by the over-relaxed residual [N], mixed with its past."""
-    count, last_size = int(memory.state[0]), memory.state[1]
-    size = 0.0
-    for k in range(len(point)):
-        residual[k] *= RELAXATION
-        size += residual[k] * residual[k]
-    size = np.sqrt(size)
-    if size > 2.0 * last_size:  # the safeguard: a residual that has doubled drops the memory
-        count = 0
-    number = _remember(point, residual, memory, count)
-    memory.state[0], memory.state[1] = count + 1, size
-    level, mix = 0.0, np.zeros(number)
-    for slot in range(number):
-        level += memory.gram[slot, slot]
-    if level > 0.0:
-        system = memory.gram[:number, :number].copy()
-        for slot in range(number):
-            system[slot, slot] += 1e-10 * level
-        mix = np.linalg.solve(system, memory.right[:number].copy())
-    for first in range(0, len(point), BLOCK):
-        last = min(first + BLOCK, len(point))
-        moving, step = point[first:last], residual[first:last]
-        for k in range(len(moving)):
-            moving[k] += step[k]
-        for slot in range(number):
-            share, move = mix[slot], memory.moves[slot, first:last]
-            for k in range(len(moving)):
-                moving[k] -= share * move[k]
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
 def _balance(state, memory):
-    """Double or halve mu when the relative primal and dual residuals differ by more than that; return whether."""
+    """Move mu towards equal primal and dual residuals (relative), where they differ by more than twice."""
     primal, drift, size, dual = 0.0, 0.0, 0.0, 0.0
     for c in range(state.x.shape[0]):
+        primal += state.sizes[c] ** 2
         for k in range(state.x.shape[1]):
             x = state.x[c, k]
-            primal += state.residual[c, k] ** 2
             drift += (x - state.previous[c, k]) ** 2
             size += x * x
             dual += (state.point[c, k] - x) ** 2
-    primal, drift = np.sqrt(primal / size), np.sqrt(drift / max(dual, 1e-300))
-    factor = 2.0 if primal > 2.0 * drift else 0.5 if drift > 2.0 * primal else 1.0
-    if factor != 1.0:
-        state.scalars[MU] *= factor
-        for c in range(state.x.shape[0]):
-            for k in range(state.x.shape[1]):
-                state.point[c, k] = state.x[c, k] + (state.point[c, k] - state.x[c, k]) / factor
-        memory.state[0], memory.state[1] = 0.0, np.inf  # the map has changed
-    return factor != 1.0
+    primal, drift = np.sqrt(0.5 * primal / max(size, 1e-300)), np.sqrt(drift / max(dual, 1e-300))
+    ratio = primal / max(drift, 1e-300)
+    if 0.5 <= ratio <= 2.0:
+        return
+    factor = min(max(ratio, 1.0 / LEAP), LEAP)
+    state.scalars[MU] *= factor
+    for c in range(state.x.shape[0]):  # x remains the proximal point of s
+        for k in range(state.x.shape[1]):
+            state.point[c, k] = state.x[c, k] + (state.point[c, k] - state.x[c, k]) / factor
+    memory.state[0], memory.state[1] = 0.0, np.inf  # the map has changed
 
 
 @njit(cache=True, nogil=True)
-def _advance(sigma, rho, alpha, state, reference, memory, steps):
-    """Take ``steps`` iterations in place and note the relative residual; x is the proximal point of s on return."""
-    for _ in range(steps):
+def _advance(sigma, rho, alpha, state, reference, memory, due, limit):
+    """Iterate in place until the relative residual is at most ``due`` or ``limit`` iterations are done in all.
+
+    x is the proximal point of s on return; the residual is that of the iterate before.
+    """
+    while state.counts[ITERATIONS] < limit:
         state.counts[ITERATIONS] += 1
         count = state.counts[ITERATIONS]
         _likelihood_step(sigma, alpha, state, reference)
-        changed = count % 5 == 0 and count <= BALANCED and _balance(state, memory)
-        if (count + 1) % 5 == 0 and count < BALANCED:
+        total, size = 0.0, 0.0
+        for c in range(len(state.sizes)):
+            total += state.sizes[c] ** 2
+            size += np.dot(state.x[c], state.x[c])
+        state.scalars[RESIDUAL] = np.sqrt(total / max(size, 1e-300))
+        balancing = count % 5 == 0 and count <= BALANCED
+        if balancing:
             state.previous[:] = state.x
-        if not changed:
-            _accelerate(state.point.reshape(-1), state.residual.reshape(-1), memory)
+        accelerate(state.point.reshape(-1), state.residual.reshape(-1), memory)
         prox_packed(state.point, state.bound, rho, 1.0 / state.scalars[MU], state.x, state.common)
-    total, size = 0.0, 0.0
-    for c in range(len(state.sizes)):
-        total += state.sizes[c] ** 2
-        size += np.dot(state.x[c], state.x[c])
-    state.scalars[RESIDUAL] = np.sqrt(total / size)
+        if balancing:
+            _balance(state, memory)
+        if state.scalars[RESIDUAL] <= due:
+            break
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
@@ -300,14 +151,62 @@ def _certificate(sigma, rho, alpha, state):
                 lifted[i, j] = sigma[c, i, j] + mu * (state.point[c, k] - x) / alpha[c]
                 lifted[j, i] = lifted[i, j]
                 k += 1
-        primal += alpha[c] * (fit - cholesky_logdet(dense)) + penalty
-        dual += alpha[c] * (cholesky_logdet(lifted) + p)
+        primal += alpha[c] * (fit - factor(dense)) + penalty
+        dual += alpha[c] * (factor(lifted) + p)
     k = 0
     for i in range(p):
         for j in range(i + 1):
             primal += (1.0 if i == j else 2.0) * rho[k] * abs(state.common[k])
             k += 1
     return np.inf if np.isnan(primal) else primal, -np.inf if np.isnan(dual) else dual
+
+
+@njit(cache=True, nogil=True)
+def first_point(sigma, alpha, bound, rho):
+    """Return an empty graph's Newton step, as far as it descends, and the dual variable its inverse suggests.
+
+    W is diagonal there, so that the model falls apart into edges; exact for correlations, a start for anything else.
+    Every class halves its own step, against the penalty that it would pay alone.
+
+    Parameters
+    ----------
+    sigma : ndarray [C, p, p]
+    alpha : ndarray [C]
+    bound, rho : ndarray [C, q], [q]
+        Penalty levels, packed.
+    """
+    n_classes, p = sigma.shape[0], sigma.shape[1]
+    target, step, work = np.empty_like(bound), np.empty_like(bound), np.empty((p, p))
+    x, dual, variances = np.empty_like(sigma), np.empty_like(sigma), np.empty((n_classes, p))
+    for c in range(n_classes):
+        k = 0
+        for i in range(p):
+            diagonal = i * (i + 3) // 2
+            variances[c, i] = sigma[c, i, i] + min(bound[c, diagonal], rho[diagonal] / n_classes) / alpha[c]
+            for j in range(i):
+                target[c, k] = -sigma[c, i, j] / (variances[c, i] * variances[c, j])
+                k += 1
+            target[c, k] = 0.0
+            k += 1
+    prox_packed(target, bound, rho, 1.0 / alpha.mean(), step, np.zeros(bound.shape[1]))
+    for c in range(n_classes):
+        least, size = np.log(variances[c]).sum(), 1.0
+        for _ in range(HALVINGS):
+            value, k = 0.0, 0
+            for i in range(p):
+                for j in range(i):
+                    entry = size * step[c, k]
+                    x[c, i, j], x[c, j, i], work[i, j] = entry, entry, entry
+                    value += 2.0 * (sigma[c, i, j] * entry + bound[c, k] * abs(entry) / alpha[c])
+                    k += 1
+                x[c, i, i], work[i, i] = 1.0 / variances[c, i], 1.0 / variances[c, i]
+                k += 1
+            if value - factor(work) <= least:
+                break
+            size *= 0.5
+        invert(work)
+        dual[c] = alpha[c] * (work - sigma[c])
+    return x, dual
 
 
 class Splitting:
@@ -356,27 +255,40 @@ class Splitting:
             point = x + feasible / mu
         self.state = State(
             point, x, common, x.copy(), np.empty(shape), bound, np.full(n_classes, np.inf),
-            np.array([mu, np.inf]), np.zeros(3, np.int64),
+            np.array([mu, np.inf]), np.zeros(4, np.int64),
         )  # fmt: skip
         prox_packed(point, bound, self.rho, 1.0 / mu, x, common)
-        full = (n_classes, p, p)
-        self.reference = Reference(
-            np.empty(full), np.empty((n_classes, p)), np.empty(full), np.empty(full), np.zeros(n_classes, np.int64)
-        )
-        self.memory = Memory(
-            np.empty((MEMORY, size)),
-            np.empty((MEMORY, size)),
-            np.zeros((MEMORY, MEMORY)),
-            np.zeros(MEMORY),
-            np.empty(size),
-            np.empty(size),
-            np.array([0.0, np.inf]),
-        )
+        self.reference, self.memory = new_reference(*sigma.shape[:2]), new_memory(size)
 
-    def advance(self, steps: int) -> float:
-        """Take ``steps`` iterations; return the relative residual ||z - x|| / ||x||."""
-        _advance(self.sigma, self.rho, self.alpha, self.state, self.reference, self.memory, steps)
-        return float(self.state.scalars[RESIDUAL])
+    def advance(self, due: float, limit: int) -> tuple[int, float]:
+        """Iterate until the relative residual ||z - x|| / ||x|| is at most ``due``, or to iteration ``limit``.
+
+        Returns
+        -------
+        tuple of int and float
+            Iterations done in all, and the relative residual.
+        """
+        _advance(self.sigma, self.rho, self.alpha, self.state, self.reference, self.memory, due, limit)
+        return int(self.state.counts[ITERATIONS]), float(self.state.scalars[RESIDUAL])
+
+    def solve(self, tol: float, limit: int) -> Iterator[tuple[int, float, float]]:
+        """Iterate until the certified gap over max(1, |objective|) is ``tol`` or ``limit`` iterations are done.
+
+        The gap falls as the square of the residual, so the next check is due where that predicts the goal.
+
+        Yields
+        ------
+        tuple of int and two floats
+            Iterations done in all, primal value at x, dual value at mu (s - x), at every check.
+        """
+        due, taken, gap = FIRST_CHECK, 0, np.inf
+        while taken < limit and gap > tol:
+            taken, residual = self.advance(due, limit)
+            value, bound = self.certificate()
+            yield taken, value, bound
+            gap = (value - bound) / max(1.0, abs(value)) if value < np.inf else np.inf
+            promising = np.sqrt(tol / gap) if 0.0 < gap < np.inf else 0.0
+            due = residual * min(max(promising, SHORTEST), LONGEST)
 
     def certificate(self) -> tuple[float, float]:
         """Return the primal value at x and the dual value at mu (s - x), infinite outside their domains."""

@@ -75,8 +75,8 @@ def test_every_dual_point_of_the_splitting_is_a_bound():
     best = fit_joint(sigma, weights, 0.05, 1.0, tol=1e-11)
     state = Splitting(sigma, weights, rho, np.ones(4), np.stack([np.eye(10)] * 4))
     reached = []
-    for _ in range(20):
-        state.advance(5)
+    for steps in range(5, 105, 5):
+        state.advance(0.0, steps)
         value, bound = state.certificate()
         assert bound <= best.objective + 1e-9 * abs(best.objective) and value >= best.dual_objective - 1e-9
         packed = pack(weights)
