@@ -63,7 +63,7 @@ def training_table(options):
 
 
 def batching(action, observed, mask, rounds=5):
-    """Return the least seconds with graphs shared, with graphs of their own all at once (the loop's work), in a loop."""
+    """Return the least seconds with graphs shared, with graphs of their own at once (the loop's work), in a loop."""
     ways = (
         lambda: action(observed, mask),
         lambda: action(observed[:, None], mask[:, None]),

@@ -1,7 +1,7 @@
-"""The default restoration against SAITS (PyPOTS) on a station record: error against CPU seconds of one thread.
+r"""The default restoration against SAITS (PyPOTS) on a station record: error against CPU seconds of one thread.
 
-python benchmarks/saits.py --input colorado_monthly.npz --stations colorado_monthly_stations.csv \\
-    --start 1961-01 --end 1990-12 --complete 0.95
+python benchmarks/saits.py --input colorado_monthly.npz --stations colorado_monthly_stations.csv --start 1961-01 \
+    --end 1990-12 --complete 0.95
 
 SAITS sees the anomalies that the other peers see, in windows of a year that start at every month, as one feature a
 series; a twentieth of the observed cells are its validation set. PyPOTS is an optional peer (pip install pypots).
@@ -121,7 +121,8 @@ def main():
         saits.train()
         spent, epochs = spent + time.process_time() - start, epochs + options.epochs
         found = error(saits.fill())
-        print(f"SAITS: masked MSE {found:.4f} after {epochs} epochs, {spent:.0f} s ({spent / seconds:.0f} x)", flush=True)
+        ratio = spent / seconds
+        print(f"SAITS: masked MSE {found:.4f} after {epochs} epochs, {spent:.0f} s ({ratio:.0f} x)", flush=True)
 
 
 if __name__ == "__main__":
