@@ -1,7 +1,7 @@
 """What an experiment is, and how its cells run: independently, in any order, each stored when it is done."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -181,14 +181,22 @@ def run_cells(
     """
     due = [cell for cell in cells if cell not in journal]
     with parallel or nullcontext():
-        # one cell a task: a batch would come back, and be kept, as a whole only
-        finished: Iterable[tuple[Cell, dict[str, float]]] = joblib.Parallel(
-            return_as="generator_unordered", batch_size=1
-        )(joblib.delayed(_timed)(experiment.run, cell, data) for cell in due)
-        for cell, metrics in finished:
+        for cell, metrics in _finished([joblib.delayed(_timed)(experiment.run, cell, data) for cell in due]):
             journal.add(cell, metrics)
             on_done(cell)
     return Results(tuple(cells), tuple(journal[cell] for cell in cells))
+
+
+def _finished(tasks: Sequence[Any]) -> Iterator[tuple[Cell, dict[str, float]]]:
+    """Yield cells as they are finished, or round by round where the backend can hand them back only together."""
+    backend, jobs = joblib.parallel.get_active_backend()
+    # one cell a task: a batch would come back, and be kept, as a whole only
+    if backend.supports_return_generator:
+        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(tasks)
+        return
+    at_once = max(1, backend.effective_n_jobs(jobs))
+    for start in range(0, len(tasks), at_once):
+        yield from joblib.Parallel(batch_size=1)(tasks[start : start + at_once])
 
 
 def _timed(run: Callable[[Cell, Any], dict[str, float]], cell: Cell, data: Any) -> tuple[Cell, dict[str, float]]:

@@ -1,9 +1,12 @@
 """The engine: cells once each, stored at once, torn lines dropped, tables that can be checked by hand."""
 
 import json
+from dataclasses import replace
 
+import joblib
 import numpy as np
 import pytest
+from joblib.parallel import ThreadingBackend
 from matplotlib.figure import Figure
 
 from cmgl_cli.errors import UsageError
@@ -61,6 +64,34 @@ def test_cells_run_side_by_side_with_the_same_results(journal, backend):
     experiment = Experiment("toy", "", 1, grid, double, (), "method", ("rate",), "error", "own", lambda r: Figure())
     results = run_cells(experiment, grid(Request()), None, Journal(journal, SCOPE), parallel=workers(backend, 2))
     assert results.column("error").tolist() == [2.0 * cell["seed"] for cell in grid(Request())]
+
+
+class Together(ThreadingBackend):
+    """Hands results back only together, as ray's backend does."""
+
+    supports_return_generator = False
+
+
+def test_a_backend_without_single_results_keeps_round_by_round(journal):
+    joblib.register_parallel_backend("together", Together)
+    cells = grid(Request())
+
+    def fails(cell, data):
+        if cell == cells[5]:
+            raise RuntimeError("in the third round of two")
+        return double(cell, data)
+
+    experiment = Experiment("toy", "", 1, grid, fails, (), "method", ("rate",), "error", "own", lambda r: Figure())
+    with pytest.raises(RuntimeError, match="third round"):
+        run_cells(
+            experiment, cells, None, Journal(journal, SCOPE), parallel=joblib.parallel_config("together", n_jobs=2)
+        )
+    assert [cell in Journal(journal, SCOPE) for cell in cells] == [True] * 4 + [False] * 8
+    whole = replace(experiment, run=double)
+    results = run_cells(
+        whole, cells, None, Journal(journal, SCOPE), parallel=joblib.parallel_config("together", n_jobs=2)
+    )
+    assert results.column("error").tolist() == [2.0 * cell["seed"] for cell in cells]
 
 
 def test_only_some_cells():
