@@ -80,6 +80,7 @@ class SegmentationScores:
         self.n_classes, self.ignore_label, self.boundaries = n_classes, ignore_label, boundaries
         self.confusion = np.zeros((n_classes, n_classes), np.int64)
         self._image_dice: list[float] = []
+        self._overlaps: list[NDArray[np.int64]] = []
         self._boundary_sum = np.zeros(n_classes)
         self._boundary_count = np.zeros(n_classes, np.int64)
 
@@ -108,6 +109,8 @@ class SegmentationScores:
         cells = target[valid].astype(np.int64) * self.n_classes + guess[valid].astype(np.int64)
         counts = np.bincount(cells, minlength=self.n_classes**2).reshape(self.n_classes, self.n_classes)
         self.confusion += counts
+        both = np.diagonal(counts)
+        self._overlaps.append(np.stack([both, counts.sum(0) + counts.sum(1) - both], axis=1))
         if self.n_classes == 2 and valid.any():
             both, either = counts[1, 1], counts[1].sum() + counts[:, 1].sum()
             self._image_dice.append(2 * both / either if either else 1.0)
@@ -122,8 +125,14 @@ class SegmentationScores:
             raise InputError("accumulators of different settings", f"{mine} against {theirs}", "use the same settings")
         self.confusion += other.confusion
         self._image_dice += other._image_dice
+        self._overlaps += other._overlaps
         self._boundary_sum += other._boundary_sum
         self._boundary_count += other._boundary_count
+
+    @property
+    def overlaps(self) -> NDArray[np.int64]:
+        """Intersection and union of every class in every image, in the order they came, [n, C, 2]."""
+        return np.array(self._overlaps, dtype=np.int64).reshape(-1, self.n_classes, 2)
 
     def report(self) -> SegmentationReport:
         """Return the scores of everything added so far.

@@ -17,7 +17,7 @@ from torch.nn import functional
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads.decoders import upsample
 from cmgl_cli.heads.evidence import PatchInputs
-from cmgl_cli.heads.segmentation_metrics import IGNORE, SegmentationReport, SegmentationScores
+from cmgl_cli.heads.segmentation_metrics import IGNORE, SegmentationScores
 
 
 class SegmentationBatch(NamedTuple):
@@ -313,14 +313,14 @@ def _validated(decoder: nn.Module, validate: Callable[[nn.Module], float]) -> fl
 @torch.no_grad()
 def score_decoder(
     decoder: nn.Module, batches: Iterable[SegmentationBatch], n_classes: int, ignore_label: int = IGNORE
-) -> SegmentationReport:
-    """Return the scores of a decoder's label maps at the masks' resolution."""
+) -> SegmentationScores:
+    """Return the scores of a decoder's label maps at the masks' resolution, image by image."""
     scores = SegmentationScores(n_classes, ignore_label)
     for inputs, masks in batches:
         labels = upsample(decoder(inputs), (masks.shape[1], masks.shape[2])).argmax(1)
         for guess, truth in zip(labels.numpy(force=True), masks.numpy(force=True), strict=True):
             scores.update(guess, truth)
-    return scores.report()
+    return scores
 
 
 def _step(

@@ -14,6 +14,7 @@ from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError
 from cmgl_cli.heads import shrink
 from cmgl_cli.heads.catalogue import build_decoder
+from cmgl_cli.heads.choice import simplest_of_the_best
 from cmgl_cli.heads.evidence import GraphEvidence
 from cmgl_cli.heads.frozen import CrossFits
 from cmgl_cli.heads.segmentation_training import (
@@ -51,12 +52,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained decoder: its state, how it was trained, and its scores on the validation part."""
+    """A trained decoder: its state, how it was trained, and its scores on the validation part, image by image."""
 
     candidate: Candidate
     state: Mapping[str, np.ndarray]
     numbers: Mapping[str, float]
     loss: np.ndarray
+    overlaps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _bench(
     on_validation = data.batches(validation, shuffle=False)
 
     def validate(decoder: nn.Module) -> float:
-        return score_decoder(decoder, on_validation(0), len(pixels), maps.ignore_label).mean_iou
+        return score_decoder(decoder, on_validation(0), len(pixels), maps.ignore_label).report().mean_iou
 
     task = TrainingTask(data.batches(train), torch.from_numpy(pixels).double(), validate, maps.ignore_label)
     width = features.stream("features").shape[2]
@@ -197,10 +199,10 @@ def _require_same_classes(maps: LabelMaps, graphs: Artifact) -> None:
 
 
 def _asked(config: SegmentConfig) -> list[Candidate]:
-    """Return the decoders among which the validation part chooses."""
+    """Return the decoders among which the validation part chooses, the simplest first."""
     if config.decoder == "auto":
         # without graphs too: where they do not pay, the default is not to be held back by them
-        return [Candidate("unet", config.graph), Candidate("generative", config.graph), Candidate("unet", "none")]
+        return [Candidate("generative", config.graph), Candidate("unet", "none"), Candidate("unet", config.graph)]
     # a linear layer has no graph
     return [Candidate(config.decoder, "per-class" if config.decoder == "linear" else config.graph)]
 
@@ -229,11 +231,11 @@ def _learn_all(job: Job, bench: Bench, out: ArtifactWriter) -> tuple[str, list[L
         ticker.advance()
 
     asked = _asked(config)
-    total = len(asked) + (len(_others(asked[0], asked)) if config.baselines else 0)
+    total = len(asked) + (len(_others(asked[-1], asked)) if config.baselines else 0)
     with job.console.progress("segment: training", total, "decoders") as ticker:
         for candidate in asked:
             learn(candidate, BALANCES)
-        best = max(learned, key=lambda item: item.numbers["mean_iou"])
+        best = learned[simplest_of_the_best([item.overlaps for item in learned], config.seed)]
         for candidate in _others(best.candidate, asked) if config.baselines else []:
             # controls are trained as the decoder they control; the baseline is tuned like it
             own = candidate.decoder == best.candidate.decoder
@@ -249,7 +251,8 @@ def _learn(bench: Bench, candidate: Candidate, balances: tuple[float, ...]) -> L
     ]
     decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), bench.task, settings, seed=config.seed)
     batches = bench.data.batches(bench.validation, shuffle=False)(0)
-    report = score_decoder(decoder, batches, bench.evidence.n_classes, bench.task.ignore_label)
+    scores = score_decoder(decoder, batches, bench.evidence.n_classes, bench.task.ignore_label)
+    report = scores.report()
     numbers = {
         "balance": winner.settings.balance,
         "best_epoch": float(winner.history.best_epoch),
@@ -258,12 +261,13 @@ def _learn(bench: Bench, candidate: Candidate, balances: tuple[float, ...]) -> L
         "pixel_accuracy": report.pixel_accuracy,
     }
     state = {name: tensor.detach().cpu().numpy() for name, tensor in decoder.state_dict().items()}
-    return Learned(candidate, state, numbers, np.array(winner.history.loss))
+    return Learned(candidate, state, numbers, np.array(winner.history.loss), scores.overlaps)
 
 
 def _arrays(item: Learned) -> dict[str, np.ndarray]:
     numbers = {f"numbers/{name}": np.array(value) for name, value in item.numbers.items()}
-    return {**numbers, "loss": item.loss, **{f"state/{name}": values for name, values in item.state.items()}}
+    whole = {"loss": item.loss, "overlaps": item.overlaps}
+    return {**numbers, **whole, **{f"state/{name}": values for name, values in item.state.items()}}
 
 
 def _from_arrays(candidate: Candidate, arrays: Mapping[str, np.ndarray]) -> Learned:
@@ -271,7 +275,7 @@ def _from_arrays(candidate: Candidate, arrays: Mapping[str, np.ndarray]) -> Lear
         return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
     numbers = {name: float(value) for name, value in below("numbers/").items()}
-    return Learned(candidate, below("state/"), numbers, arrays["loss"])
+    return Learned(candidate, below("state/"), numbers, arrays["loss"], arrays["overlaps"])
 
 
 def _table(learned: list[Learned]) -> dict[str, np.ndarray]:

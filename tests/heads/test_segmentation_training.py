@@ -51,7 +51,7 @@ TRAIN, VALIDATION = blobs(), blobs(seed=1)
 
 
 def mean_iou(head) -> float:
-    return score_decoder(head, VALIDATION, N_CLASSES).mean_iou
+    return score_decoder(head, VALIDATION, N_CLASSES).report().mean_iou
 
 
 TASK = TrainingTask(lambda _: TRAIN, torch.ones(N_CLASSES), mean_iou)
@@ -148,7 +148,7 @@ def test_balance_helps_the_rare_class() -> None:
         counts = pixel_counts((batch.masks for batch in TRAIN), N_CLASSES)
         settings = DecoderSettings(epochs=10, learning_rate=0.02, balance=balance)
         train_decoder(head, TrainingTask(lambda _: TRAIN, counts), settings)
-        recalls.append(score_decoder(head, VALIDATION, N_CLASSES).class_accuracy[2])
+        recalls.append(score_decoder(head, VALIDATION, N_CLASSES).report().class_accuracy[2])
     assert recalls[1] > recalls[0]
 
 
