@@ -185,7 +185,7 @@ class AppearanceHead(nn.Module):
         for some in in_parts(len(scores)):
             nodes = slice(some.start * len(looks), some.stop * len(looks))
             finer = functional.interpolate(linked[None, nodes], size=tuple(size), mode="bilinear", align_corners=False)
-            whitened = finer[0].flatten(1).addmm_(self.own[:, nodes].T, flat).square_()
+            whitened = torch.addmm(finer[0].flatten(1), self.own[:, nodes].T, flat).square_()
             scores[some] = whitened.unflatten(0, (-1, len(looks))).sum(1)
         return (self.constant[:, None] - scores / 2).unflatten(1, tuple(size))
 
