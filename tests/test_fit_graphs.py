@@ -54,8 +54,10 @@ def test_covariances_need_no_other_stage(place):
     with open_artifact("graphs.h5", verify=True) as found:
         np.testing.assert_allclose(found["precision"], expected.precision, atol=1e-6)
         assert found["classes"].tolist() == NAMES and found["modality"].tolist() == ["given"]
+        assert found.provenance["solver"] == expected.solver == "splitting"
         assert found["nodes"][2] == "gene 2" and found["counts"].tolist() == [80] * 3 and "means" not in found
     assert "up to date" in fit("--rho", 0.1, "--gamma", 0.2).err
+    assert "splitting" in cmgl("inspect", "graphs.h5").out
     save(covariance=covariances(seed=3))
     assert "digest of the covariance changed" in fit("--rho", 0.1, "--gamma", 0.2).err
 

@@ -17,6 +17,8 @@ def write(path: Path, schema: str, version: int, stage: str, arrays: dict, input
     with create_artifact(path, Identity(schema, version, stage, 1, config, entries)) as out:
         for name, values in arrays.items():
             out.write(name, values)
+        if schema == "graphs":
+            out.provenance["solver"] = "splitting"
         if schema == "classification":
             out.provenance["chosen"] = "graph classifier (image)"
     return path

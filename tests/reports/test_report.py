@@ -56,6 +56,7 @@ def test_everything_that_can_be_shown_is(page):
         "What was run",
     ):
         assert any(heading.startswith(words) for heading in headings), words
+    assert "Fitted by the solver splitting." in shown
     assert "http" not in re.sub(r"base64,[^\"]+", "", shown)
 
 

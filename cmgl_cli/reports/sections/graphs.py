@@ -123,5 +123,7 @@ def _edge_table(artifact: Artifact, names: Sequence[str]) -> Table:
         for name, count, o, s, value in zip(names, artifact["counts"], precision, specific, k, strict=True)
     ]
     common = int((artifact["common"][upper] != 0).sum())
+    solver = artifact.provenance.get("solver")
     caption = f"Edges of {len(upper[0])} possible; the common graph has {common}."
+    caption += f" Fitted by the solver {solver}." if isinstance(solver, str) else ""
     return shortened(Table(("class", "observations", "edges", "class-specific", "k"), rows, caption))
