@@ -1,7 +1,8 @@
 """Joint graphical lasso against its peers: CPU seconds of one thread to equal primal gap, each on its own objective.
 
 Run with ``OMP_NUM_THREADS=1 python benchmarks/graphs.py [--cells strong,10,50 ...] [--json FILE]``; ``--grid C kind``
-times the 816-fit grid at p = 50, ``--many C ...`` strongly correlated classes at p = 50 to a certified 1e-5. Peers:
+times the 816-fit grid at p = 50, ``--many C ...`` strongly correlated classes at p = 50 to a certified 1e-5, ``--nodes
+nodes.h5`` (of `cmgl distill`) the first and all classes of real node observations, image by image. Peers:
 GGLasso and scikit-learn (``pip install cmgl[bench]``), the R packages glasso, QUIC and JGL. Those not installed are
 named on the first lines.
 Compilation is done before timing and printed on its own line. A peer's time is that of its loosest tolerance or least
@@ -27,8 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from cmgl_cli.artifacts import open_artifact
+from cmgl_cli.console import Console
 from cmgl_cli.graphs import correlation, fit_joint, prior_weights
 from cmgl_cli.graphs.concurrency import run_each
+from cmgl_cli.sufficient import Study
 
 TOL = 1e-6
 RHO, GAMMA, WEIGHT = 0.05, 0.1, 0.5
@@ -97,6 +101,13 @@ DATA: dict[str, Callable[[int, int], np.ndarray]] = {
     "mild": lambda n_classes, p: factor_data(n_classes, p, 3.0),
     "strong": lambda n_classes, p: factor_data(n_classes, p, 0.35),
 }
+
+
+def node_data(path: Path) -> np.ndarray:
+    """Return the correlations [C, p, p] that `cmgl fit-graphs` would fit to the images of a nodes artifact."""
+    with open_artifact(path) as nodes:
+        statistics = Study({"nodes": nodes}, "image", "image", "pooled", 0, Console(quiet=True)).statistics()
+    return correlation(statistics.whole.covariances())
 
 
 def cpu(work: Callable[[], object]) -> float:
@@ -327,6 +338,7 @@ def main() -> int:
     parser.add_argument("--many", nargs="*", type=int, metavar="C", help="the cost curve over classes instead")
     parser.add_argument("--rounds", type=int, default=1, help="repeat every cell, keep the least times: busy machines")
     parser.add_argument("--workers", type=int, default=1, help="threads of the grid")
+    parser.add_argument("--nodes", type=Path, help="real node observations instead of the table")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     compile_first()
@@ -341,6 +353,10 @@ def main() -> int:
         for p in sizes
         for kind in DATA
     ]
+    if args.nodes:
+        sigma = node_data(args.nodes)
+        DATA["nodes"] = lambda n_classes, p: np.ascontiguousarray(sigma[:n_classes, :p, :p])
+        args.cells = [f"nodes,{c},{sigma.shape[1]}" for c in (1, len(sigma))]
     peers = peers_present() | ({"paper"} if args.paper else set())
     rows = []
     for cell in args.cells or default:

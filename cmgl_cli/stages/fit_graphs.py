@@ -143,7 +143,7 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
     out.provenance["cpu_seconds"] = round(sum(cell.seconds for cell in selection.cells) + result.seconds, 3)
     out.provenance["solver"] = (
         result.solver
-    )  # what "auto" chose; every solver's answer is the same, within the tolerance
+    )  # what "auto" came to
     out.write_group("history", _history_arrays(result))
     if config.edges:
         columns = edge_table(result, None if stability is None else stability.frequency)
