@@ -141,9 +141,7 @@ def _compute(job: Job, own: Own, inputs: Mapping[str, Artifact], out: ArtifactWr
     out.write_group("selection", table)
     # times differ from run to run, so they stay outside the content
     out.provenance["cpu_seconds"] = round(sum(cell.seconds for cell in selection.cells) + result.seconds, 3)
-    out.provenance["solver"] = (
-        result.solver
-    )  # what "auto" came to
+    out.provenance["solver"] = result.solver  # what "auto" came to
     out.write_group("history", _history_arrays(result))
     if config.edges:
         columns = edge_table(result, None if stability is None else stability.frequency)
