@@ -15,6 +15,7 @@ from cmgl_cli.artifacts.identity import Identity, json_object
 from cmgl_cli.artifacts.safety import (
     PLAIN_FILTERS,
     PLAIN_SLACK,
+    STRUCTURE_BYTES,
     UNREADABLE,
     Inspection,
     open_hdf5,
@@ -25,7 +26,7 @@ from cmgl_cli.artifacts.safety import (
 )
 from cmgl_cli.artifacts.schemas import SCHEMAS, Schema
 from cmgl_cli.errors import InputError
-from cmgl_cli.limits import too_large
+from cmgl_cli.limits import bounded_memory, too_large
 
 HEADER = ("schema", "schema_version", "stage", "stage_version", "config", "inputs", "digests", "content_digest")
 
@@ -238,6 +239,8 @@ def _check_header(path: Path, file: h5py.File, schema: str | None) -> None:
             "give a file that cmgl wrote",
         )
     try:
+        with bounded_memory(STRUCTURE_BYTES):
+            dict(file.attrs)
         identity = Identity.from_attributes(file.attrs)
         json_object(file.attrs.get("provenance", "{}"))
     except UNREADABLE as error:

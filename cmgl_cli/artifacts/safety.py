@@ -20,7 +20,7 @@ from cmgl_cli.limits import SLACK_BYTES, bounded_memory, impossible, too_large
 # what is read at once: one chunk, one row; cmgl writes chunks of about 1 MiB
 LARGEST_CHUNK, LARGEST_ROW = 2**28, 2**30
 MOST_OBJECTS, DEEPEST = 100_000, 8
-# what reading the structure of a file may take
+# what reading the structure of a file, or some of its texts, may take
 STRUCTURE_BYTES = 2**30
 # by HDF5's numbers: gzip, shuffle, fletcher32; and of files that others wrote, szip, nbit, scale-offset, lzf
 OWN_FILTERS = frozenset({1, 2, 3})
@@ -173,7 +173,9 @@ def text_blocks(dataset: h5py.Dataset) -> Iterator[list[bytes]]:
     limit = os.path.getsize(dataset.file.filename) if dataset.dtype.kind == "O" else np.inf
     total = 0
     for start in range(0, dataset.shape[0] if dataset.shape else 1, TEXT_ROWS):
-        values = dataset[start : start + TEXT_ROWS] if dataset.shape else dataset[()]
+        # a text says itself how long it is, and HDF5 takes the memory before it looks
+        with bounded_memory(STRUCTURE_BYTES):
+            values = dataset[start : start + TEXT_ROWS] if dataset.shape else dataset[()]
         block = np.atleast_1d(values).ravel().tolist()
         total += sum(map(len, block))
         if total > limit:

@@ -26,9 +26,10 @@ from cmgl_cli.artifacts.digest import content_digest, public_datasets
 from cmgl_cli.artifacts.disk import check_space, disk_errors, fsync_path, publish_bytes, reserve
 from cmgl_cli.artifacts.identity import Identity
 from cmgl_cli.artifacts.locking import lock_path, output_lock
-from cmgl_cli.artifacts.safety import UNREADABLE, Inspection, open_hdf5, read_values
+from cmgl_cli.artifacts.safety import STRUCTURE_BYTES, UNREADABLE, Inspection, open_hdf5, read_values
 from cmgl_cli.artifacts.schemas import SCHEMAS
 from cmgl_cli.errors import CmglError, InputError, LockedError, OutputError
+from cmgl_cli.limits import bounded_memory
 
 GZIP_FROM_ELEMENTS = 4096
 PACKED: Mapping[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -255,11 +256,13 @@ class ArtifactWriter:
             return None
         try:
             Inspection(self._partial).walk(file)
-            if file.attrs["_key"] == self.identity.key() and PROGRESS in file:
+            with bounded_memory(STRUCTURE_BYTES):
+                key = file.attrs["_key"]
+            if key == self.identity.key() and PROGRESS in file:
                 done, blocks = done_blocks(file[PROGRESS])
                 self._log(f"resuming {self._partial.name}: {done} of {blocks} blocks are done")
                 return file
-            if file.attrs["_key"] != self.identity.key():
+            if key != self.identity.key():
                 self._log(f"the unfinished {self._partial.name} was made with other settings: starting over")
         except UNREADABLE:
             self._log(f"the unfinished {self._partial.name} is damaged: starting over")

@@ -1,8 +1,11 @@
 """Heaps of texts that HDF5 would never come out of are refused before it goes in."""
 
+import resource
+
+import h5py
 import pytest
 
-from cmgl_cli.artifacts import heaps, open_artifact
+from cmgl_cli.artifacts import heaps, open_artifact, read_header, read_plain
 from cmgl_cli.artifacts.heaps import NAMES, SIGNATURE, broken_heap
 from cmgl_cli.errors import InputError
 from tests.artifacts import helpers
@@ -75,3 +78,30 @@ def test_a_heap_of_names_that_leads_outside_is_left_to_hdf5(whole, offset, value
     assert broken_heap(whole) == ""
     with pytest.raises(InputError, match="cannot be read"):
         open_artifact(whole)
+
+
+def test_a_text_that_claims_gigabytes_takes_none(whole):
+    with h5py.File(whole) as file:
+        place = file["classes"].id.get_offset()
+    data = bytearray(whole.read_bytes())
+    data[place : place + 4] = (3 * 10**9).to_bytes(4, "little")
+    whole.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="classes"):
+        read_plain(whole)
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 2**30
+
+
+def test_an_attribute_that_claims_gigabytes_takes_none(whole):
+    data = bytearray(whole.read_bytes())
+    # a text of an attribute: its length, where its heap is, its place there
+    stage = data.index(b"stage\0")
+    with h5py.File(whole) as file:
+        length = len(file.attrs["stage"]).to_bytes(4, "little")
+    place = data.index(length, stage)
+    data[place : place + 4] = (3 * 10**9).to_bytes(4, "little")
+    whole.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="attributes"):
+        read_header(whole)
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 2**30
