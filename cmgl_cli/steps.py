@@ -153,7 +153,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "twofold-restore",
         "",
-        2,
+        3,
         "restoration",
         "restored.h5",
         (Input("model", "network.h5", "network", required=False, implied=False),),
@@ -163,7 +163,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "twofold-restore",
         "network",
-        1,
+        2,
         "network",
         "network.h5",
         ignores=frozenset({"method", "compare", "bounds"}),

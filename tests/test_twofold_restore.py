@@ -140,7 +140,8 @@ def test_networks_are_trained_and_applied(record):
     folder = record / "artifacts" / "records"
     with open_artifact(folder / "network.h5", "network", verify=True) as found:
         assert sum(values[0].size for values in found.group("parameters").values()) == 183
-        assert found["losses"].shape == (3, 2)
+        assert found["losses"].shape == (3, 2) and found["held_out"].shape == (3, 3)
+        assert [row["best epoch"] for row in rows] == found["held_out"].argmin(axis=1).tolist()
     command = ["twofold-restore", "--input", "records.csv", "--no-compare", "--no-figures"]
     cmgl(*command, "--model", folder / "network.h5", "-o", "by-network.h5")
     cmgl(*command, "-o", "by-default.h5")

@@ -309,6 +309,12 @@ _NETWORK = Schema(
         "left_out/year": _field("y", "int", "years left out"),
         "left_out/fold": _field("y", "int", "by which network"),
         "losses": _field("f epoch", "float", "training loss"),
+        "held_out": _field(
+            "f epoch+1",
+            "float",
+            "squared error on training cells set aside, from epoch 0; the least is kept",
+            optional=True,
+        ),
         "error": _field("f", "float", "on cells hidden in the left-out years, in units of the climatology's; else NaN"),
         "parameters/*": _field("...", "float", "what was learnt, before softplus; first axis: the networks"),
     },

@@ -210,11 +210,13 @@ def baseline_network(name: str, n: int, m: int) -> nn.Module:
     return makers[name]()
 
 
-def train_baseline(name: str, batches: Sequence[TrainingBatch], config: TrainingConfig) -> nn.Module:
-    """Return a trained baseline; the weights start from the training seed."""
+def train_baseline(
+    name: str, batches: Sequence[TrainingBatch], config: TrainingConfig, *, judge: Sequence[TrainingBatch] = ()
+) -> nn.Module:
+    """Return a trained baseline; the weights start from the training seed, ``judge`` is as for `train`."""
     n, m = batches[0].observed.shape[-2:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = baseline_network(name, n, m)
-    train(model, batches, config)
+    train(model, batches, config, judge=judge)
     return model

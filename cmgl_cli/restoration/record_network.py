@@ -33,12 +33,16 @@ class TrainedNetwork:
     error : float
         Mean squared error on cells hidden in the left-out years, in units of the climatology's; NaN where none was
         left out.
+    held_out : tuple of float
+        Mean squared error on cells set aside in the years seen, before the first epoch and after every one; the
+        network is that of the least.
     """
 
     network: UnrolledRestorer
     left_out: frozenset[int]
     losses: tuple[float, ...]
     error: float
+    held_out: tuple[float, ...] = ()
 
 
 def window_years(time: NDArray[np.datetime64], length: int) -> NDArray[np.int64]:
@@ -70,7 +74,9 @@ def train_left_out(
     state: TrainingState | None = None,
     on_epoch: Callable[[TrainingState], None] | None = None,
 ) -> TrainedNetwork:
-    """Train one network without some years and score it there.
+    """Train one network without some years, keep its best epoch, and score it in those years.
+
+    The epoch is chosen by cells of the years seen; the years left out have no say in it.
 
     Parameters
     ----------
@@ -100,9 +106,8 @@ def train_left_out(
     batches = training_batches(observed[inside], mask[inside], seed=config.seed)
     network = UnrolledRestorer(UnrolledConfig(rank=choose_rank(batches[0])))
     final = train(network, batches, config, state=state, on_epoch=on_epoch)
-    return TrainedNetwork(
-        network, left_out, final.losses, _error(network, observed[~inside], mask[~inside], config.seed)
-    )
+    error = _error(network, observed[~inside], mask[~inside], config.seed)
+    return TrainedNetwork(network, left_out, final.losses, error, final.errors)
 
 
 def _error(network: UnrolledRestorer, observed: Tensor, mask: Tensor, seed: int) -> float:

@@ -152,6 +152,7 @@ def _write_networks(out: ArtifactWriter, table: StationTable, networks: Sequence
     out.write("left_out/year", np.array([year for year, _ in pairs], dtype=np.int64))
     out.write("left_out/fold", np.array([fold for _, fold in pairs], dtype=np.int64))
     out.write("losses", np.array([one.losses for one in networks]))
+    out.write("held_out", np.array([one.held_out for one in networks]))
     out.write("error", np.array([one.error for one in networks]))
     for name in networks[0].network.state_dict():
         values = [one.network.state_dict()[name].numpy() for one in networks]
@@ -300,15 +301,15 @@ def summarize(artifact: Artifact, job: Job) -> None:
 
 def _summarize_networks(artifact: Artifact, job: Job) -> None:
     years, folds = artifact["left_out/year"], artifact["left_out/fold"]
-    losses, error = artifact["losses"], artifact["error"]
+    held_out, error = artifact["held_out"], artifact["error"]
     rows = []
-    for fold in range(len(losses)):
+    for fold, errors in enumerate(held_out):
         own = years[folds == fold]
         name = f"{own.min()}-{own.max()}" if len(own) > 1 else str(own[0]) if len(own) else "none"
-        rows.append(
-            (name, round(float(losses[fold, -1]), 5), None if np.isnan(error[fold]) else round(float(error[fold]), 4))
-        )
-    job.console.table("networks", ("years left out", "training loss", "error there / climatology"), rows)
+        best, there = int(errors.argmin()), None if np.isnan(error[fold]) else round(float(error[fold]), 4)
+        rows.append((name, best, round(float(errors[0]), 5), round(float(errors[best]), 5), there))
+    columns = ("years left out", "best epoch", "held-out MSE untrained", "at its best", "error there / climatology")
+    job.console.table("networks", columns, rows)
     if job.config.figures:
         _draw(job, {"parameters": parameters_figure(artifact.group("parameters"))})
     model = f"cmgl twofold-restore --input ... --model {job.output}"
