@@ -177,6 +177,8 @@ def _fork(order: dict, state: _State) -> int:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
         resource.setrlimit(resource.RLIMIT_AS, (used + order["memory"],) * 2)
     os.chdir(order["folder"])
+    # after a fork torch makes its thread pool anew, and breaks where two threads ask for it at once: asked for here
+    sys.modules["torch"].set_num_threads(1)
     sys.argv = ["cmgl", *order["arguments"]]
     from cmgl_cli.cli import main
 
