@@ -5,6 +5,7 @@ too much. With cross-fits, an image of the training part is scored by graphs fit
 other image by the graphs themselves.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class CrossFits:
     fold: Mapping[int, int]
 
 
-class FrozenScoring(nn.Module):
+class FrozenScoring(nn.Module, ABC):
     """A decoder part of whose logits are scores that nothing trains.
 
     Subclasses say in `likelihood` what these are, and take them from `frozen`.
@@ -44,9 +45,9 @@ class FrozenScoring(nn.Module):
         self._others: list[FrozenScoring] = []
         self._fold: Mapping[int, int] = {}
 
+    @abstractmethod
     def likelihood(self, inputs: PatchInputs) -> Tensor:
         """Return the scores of a batch, [B, ...], by this decoder's own graphs."""
-        raise NotImplementedError(type(self).__name__)
 
     def cross_fit(self, others: "Sequence[FrozenScoring]", fold: Mapping[int, int]) -> None:
         """Let an image that `fold` names be scored by that one of `others`, whose graphs were fitted without it."""
