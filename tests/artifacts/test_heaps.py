@@ -80,28 +80,26 @@ def test_a_heap_of_names_that_leads_outside_is_left_to_hdf5(whole, offset, value
         open_artifact(whole)
 
 
+def refused_within_a_gigabyte(path, place, read, words):
+    """Let the text whose length stands at `place` claim three gigabytes, and read the file."""
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = (3 * 10**9).to_bytes(4, "little")
+    path.write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=words):
+        read(path)
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 2**30
+
+
 def test_a_text_that_claims_gigabytes_takes_none(whole):
     with h5py.File(whole) as file:
         place = file["classes"].id.get_offset()
-    data = bytearray(whole.read_bytes())
-    data[place : place + 4] = (3 * 10**9).to_bytes(4, "little")
-    whole.write_bytes(data)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match="classes"):
-        read_plain(whole)
-    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 2**30
+    refused_within_a_gigabyte(whole, place, read_plain, "classes")
 
 
 def test_an_attribute_that_claims_gigabytes_takes_none(whole):
-    data = bytearray(whole.read_bytes())
-    # a text of an attribute: its length, where its heap is, its place there
-    stage = data.index(b"stage\0")
+    data = whole.read_bytes()
     with h5py.File(whole) as file:
         length = len(file.attrs["stage"]).to_bytes(4, "little")
-    place = data.index(length, stage)
-    data[place : place + 4] = (3 * 10**9).to_bytes(4, "little")
-    whole.write_bytes(data)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match="attributes"):
-        read_header(whole)
-    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < 2**30
+    # behind the attribute's name, where the length of its text comes before its place in the heap
+    refused_within_a_gigabyte(whole, data.index(length, data.index(b"stage\0")), read_header, "attributes")
