@@ -29,7 +29,8 @@ class Memory(NamedTuple):
     state: Array
 
 
-def new_memory(size: int) -> Memory:
+@njit(cache=True, nogil=True)
+def new_memory(size):
     """Return an empty memory for points of ``size`` numbers."""
     return Memory(
         np.empty((MEMORY, size)),

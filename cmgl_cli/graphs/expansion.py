@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cmgl_cli.graphs.eigen import eigen
 from cmgl_cli.graphs.kernels import FAST
 from cmgl_cli.graphs.lapack import factor, invert
 
@@ -32,7 +33,7 @@ EXACT, LAZY, RENEWED = 1, 2, 3
 
 
 class Reference(NamedTuple):
-    """Expansion of the likelihood of every class: basis, eigenvalues of W there, z_0, its gradient; stale coupling."""
+    """Expansion of the likelihood of every class: basis (rows), eigenvalues of W, z_0, its gradient; stale coupling."""
 
     vectors: Array
     inverse_values: Array
@@ -42,7 +43,8 @@ class Reference(NamedTuple):
     fresh: NDArray[np.int64]
 
 
-def new_reference(n_classes: int, p: int) -> Reference:
+@njit(cache=True, nogil=True)
+def new_reference(n_classes, p):
     """Return room for the expansions of C classes, none of them made yet."""
     full = (n_classes, p, p)
     return Reference(
@@ -68,7 +70,7 @@ def exact_step(sigma, alpha, mu, iterate, scratch, reference, c):
             work[i, j] = target - (alpha / mu) * sigma[i, j]
             work[j, i] = work[i, j]
             k += 1
-    values, basis = np.linalg.eigh(work)
+    values, basis = eigen(work)
     constant = 4.0 * alpha / mu
     for k in range(p):
         root = np.sqrt(values[k] * values[k] + constant)
@@ -77,10 +79,11 @@ def exact_step(sigma, alpha, mu, iterate, scratch, reference, c):
         reference.inverse_values[c, k] = 1.0 / positive
         values[k] = np.sqrt(positive)
     for i in range(p):
+        row, scaled, single, root = basis[i], product[i], vectors[i], values[i]
         for j in range(p):
-            vectors[i, j] = basis[i, j]
-            product[i, j] = basis[i, j] * values[j]
-    np.dot(product, product.T, work)
+            single[j] = row[j]
+            scaled[j] = row[j] * root
+    np.dot(product.T, product, work)
     for i in range(p):
         for j in range(i + 1):
             centre[i, j] = work[i, j]
@@ -99,8 +102,8 @@ def _expand(alpha, mu, iterate, single, reference, c):
             entry = np.float32(mu * (2.0 * x[k] - point[k] - centre[i, j]) - gradient[i, j])
             work[i, j], work[j, i] = entry, entry
             k += 1
-    np.dot(vectors.T, work, product)
-    np.dot(product, vectors, work)
+    np.dot(vectors, work, product)
+    np.dot(product, vectors.T, work)
     weights, level = reference.inverse_values[c].astype(np.float32), np.float32(mu)
     local, bend = 0.0, 0.0
     for i in range(p):
@@ -122,8 +125,8 @@ def _expand(alpha, mu, iterate, single, reference, c):
 def _turn_back(single, vectors):
     """Take the first scratch from the basis of the expansion to that of the nodes."""
     work, product = single
-    np.dot(vectors, work, product)
-    np.dot(product, vectors.T, work)
+    np.dot(vectors.T, work, product)
+    np.dot(product, vectors, work)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)

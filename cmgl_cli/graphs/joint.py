@@ -15,7 +15,7 @@ from cmgl_cli.graphs.audit import assemble, audit, lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem, certify
 from cmgl_cli.graphs.descent import solve_descent, solve_splitting
 from cmgl_cli.graphs.inputs import make_problem
-from cmgl_cli.graphs.one_class import SPREAD, fit_one_class, solve_active_set, spread
+from cmgl_cli.graphs.one_class import fit_one_class, near_independence, solve_active_set
 from cmgl_cli.graphs.packed import pack
 from cmgl_cli.graphs.penalty import split
 from cmgl_cli.graphs.result import JointResult
@@ -135,7 +135,7 @@ def _choose(solver: str, problem: Problem) -> str:
         return solver
     if not problem.plain:
         return "admm"
-    alone = len(problem.covariance) == 1 and spread(problem.covariance[0].numpy()) < SPREAD
+    alone = len(problem.covariance) == 1 and near_independence(problem.covariance[0].numpy())
     return "active-set" if alone else "splitting"
 
 

@@ -20,14 +20,19 @@ from cmgl_cli.graphs.audit import admissible, components
 from cmgl_cli.graphs.certificate import Certificate, Problem
 from cmgl_cli.graphs.descent import HANDOVER, SPLITTING_STEPS, solve_splitting
 from cmgl_cli.graphs.lapack import factor, invert
+from cmgl_cli.graphs.packed import pack, unpack
 from cmgl_cli.graphs.result import JointResult, Step
-from cmgl_cli.graphs.splitting import Splitting
+from cmgl_cli.graphs.splitting import begin, dual_of, solve_compiled
 
-# Below this variance of the eigenvalues of a correlation matrix active sets win, above it splitting (docs/graphs.md).
-SPREAD = 1.0
+# Below this variance of the eigenvalues of a correlation matrix active sets win, above it splitting; up to FEW nodes,
+# and beyond (docs/graphs.md).
+FEW, SPREAD_FEW, SPREAD = 32, 1.0, 0.55
 MAX_STEPS = 50
-MILD, STRONG = 2.0, 0.5
-NO_START = np.empty((0, 0))
+# How much heavier D weighs at the start by T^{-1}, and by an empty graph's step where T is positive definite, or not;
+# the variance up to which T^{-1} is the better start. All measured, not derived.
+NEAR, MILD, STRONG = 4.0, 2.0, 0.5
+SPREAD_NEAR = 3.0
+NO_START, NO_CHECKS = np.empty((0, 0)), np.empty((0, 3))
 
 
 @njit(cache=True, nogil=True)
@@ -41,6 +46,12 @@ def spread(covariance):
             part += row[j] * row[j] * scale[j]
         total += 2.0 * part * scale[i]
     return total / p
+
+
+@njit(cache=True, nogil=True)
+def near_independence(covariance):
+    """Return whether nodes are so little correlated that active sets win."""
+    return spread(covariance) < (SPREAD_FEW if len(covariance) <= FEW else SPREAD)
 
 
 @njit(cache=True, nogil=True)
@@ -163,15 +174,15 @@ def _split(x, specific, rho):
 
 @njit(cache=True, nogil=True)
 def _prepare(sigma, weight, levels):
-    """Check the input; return whether all is well, Sigma and gamma W symmetrised, lambda, components and the spread."""
+    """Return whether the input is well, Sigma and gamma W symmetrised, lambda, components, `near_independence`."""
     rho, gamma, ridge, floor = levels
     p = sigma.shape[1]
     covariance, specific = np.empty((1, p, p)), np.empty((1, p, p))
     if not admissible(sigma, weight, ridge, floor, np.array([gamma]), covariance, specific):
-        return False, covariance[0], specific[0], covariance[0], np.zeros(p, np.int64), np.inf
+        return False, covariance[0], specific[0], covariance[0], np.zeros(p, np.int64), False
     limit = _limits(specific[0], rho)
     labels = components(covariance, np.ones(1), limit.reshape(1, p, p), limit)
-    return True, covariance[0], specific[0], limit, labels, spread(covariance[0])
+    return True, covariance[0], specific[0], limit, labels, near_independence(covariance[0])
 
 
 @njit(cache=True, nogil=True)
@@ -186,33 +197,35 @@ def _by_active_set(task, labels, start, tol, max_iter):
 
 @njit(cache=True, nogil=True)
 def _rough_start(task):
-    """Return a first guess of X [1, p, p], of D, and of how much heavier D should weigh (measured, not derived)."""
+    """Return a first guess of X [1, p, p], of D, and of how much heavier D should weigh."""
     x, dual, work = np.empty_like(task.sigma), np.empty_like(task.sigma), np.empty_like(task.sigma)
-    balance = MILD if shrink(task, x, dual) else STRONG
-    first_edges(task, x, dual, work)
-    invert(work)
+    positive = shrink(task, work, x)
+    balance = NEAR if positive and spread(task.sigma) < SPREAD_NEAR else MILD if positive else STRONG
+    if balance == NEAR:
+        invert(x)
+    else:
+        first_edges(task, x, dual, work)
+        invert(work)
     _feasible(task, work, dual)
     return x.reshape(1, *x.shape), dual.reshape(1, *x.shape), balance
 
 
 @njit(cache=True, nogil=True)
-def _residual_of(task, x):
-    """Return `_residual` where the inverse is not at hand."""
-    work = x.copy()
+def _by_splitting(task, tol, max_iter):
+    """Return X, D, (steps, objective, dual bound, residual) and the checks along the way (`solve_compiled`)."""
+    p = len(task.sigma)
+    start, dual, balance = _rough_start(task)
+    bound = pack(task.limit.reshape(1, p, p))
+    parts = begin(bound, bound[0], pack(start), pack(dual), balance)
+    checks = solve_compiled(task.sigma.reshape(1, p, p), bound[0], np.ones(1), parts, tol, max_iter)
+    x, point, work = start[0], dual[0], np.empty((p, p))
+    unpack(parts[0].x[0], x)
+    dual_of(parts[0], 0, point)
+    work[:] = x
     factor(work)
     invert(work)
-    return _residual(task, x, work)
-
-
-def _by_splitting(task: Task, tol: float, max_iter: int, began: float) -> tuple[Any, Any, Any, list[Step]]:
-    """Return X, D, (steps, objective, dual bound, residual) and the history."""
-    levels, (start, dual, balance) = task.limit[None], _rough_start(task)
-    splitting = Splitting(task.sigma[None], levels, task.limit, np.ones(1), start, dual, balance)
-    taken, value, bound, history = 0, np.inf, -np.inf, []
-    for taken, value, bound in splitting.solve(tol, min(max_iter, SPLITTING_STEPS)):
-        history.append(Step(taken, value, bound, value - bound, time.process_time() - began))
-    x = splitting.precision()[0]
-    return x, splitting.dual()[0], (taken, value, bound, _residual_of(task, x)), history
+    steps, value, lower = checks[-1]
+    return x, point, (int(steps), value, lower, _residual(task, x, work)), checks
 
 
 def fit_one_class(
@@ -238,15 +251,15 @@ def fit_one_class(
     start = NO_START if initial is None else _start(initial)
     if weight is None or start is None or start.shape not in ((0, 0), sigma.shape[1:]):
         return None
-    well, covariance, specific, limit, labels, width = _prepare(sigma, weight, given)
+    well, covariance, specific, limit, labels, mild = _prepare(sigma, weight, given)
     task = Task(covariance, limit)
-    history: list[Step] = []
     if not well:
         return None
-    if forced or width < SPREAD:
+    checks = NO_CHECKS
+    if forced or mild:
         x, dual, numbers = _by_active_set(task, labels, start, float(tol), min(max_iter, MAX_STEPS))
     elif initial is None and tol >= HANDOVER and max_iter > 0 and not labels.any():
-        x, dual, numbers, history = _by_splitting(task, tol, max_iter, began)
+        x, dual, numbers, checks = _by_splitting(task, float(tol), min(max_iter, SPLITTING_STEPS))
     else:
         return None
     steps, value, bound, residual = numbers
@@ -266,11 +279,11 @@ def fit_one_class(
         kkt_residual=residual,
         n_iter=steps,
         converged=gap <= tol * scale,
-        solver="splitting" if history else "active-set",
+        solver="splitting" if len(checks) else "active-set",
         edges=(edges,),
         components=labels,
         seconds=seconds,
-        history=tuple(history) or (Step(steps, value, bound, gap, seconds),),
+        history=tuple(Step(int(n), v, b, v - b, seconds) for n, v, b in checks.tolist() or [(steps, value, bound)]),
         tol=tol,
         dual=dual[None],
     )

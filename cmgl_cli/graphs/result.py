@@ -8,7 +8,10 @@ from cmgl_cli.errors import NotConvergedError
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a solver's history: iteration, objective, dual objective, certified gap, CPU seconds."""
+    """One line of a solver's history: iteration, objective, dual objective, certified gap, CPU seconds.
+
+    Where the whole fit is one compiled call, the seconds are those of all of it.
+    """
 
     iteration: int
     objective: float

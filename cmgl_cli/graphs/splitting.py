@@ -32,6 +32,7 @@ BALANCED = 30
 LEAP = 2.0
 HALVINGS = 30
 WARM = 4.0
+SMALLEST = 1e-8
 
 
 class State(NamedTuple):
@@ -209,6 +210,67 @@ def first_point(sigma, alpha, bound, rho):
     return x, dual
 
 
+@njit(cache=True, nogil=True)
+def begin(bound, rho, x, free, balance):
+    """Return the state at a point and dual variable, and room for expansions and memory.
+
+    Parameters
+    ----------
+    bound, rho : ndarray [C, q], [q]
+        Penalty levels, packed.
+    x, free : ndarray [C, q]
+        Positive definite; alpha (Omega^{-1} - Sigma) or another guess of the dual variable. Packed, overwritten.
+    balance : float
+        mu over the norm of the feasible dual variable against that of x.
+    """
+    n_classes, size = x.shape
+    common, point = np.zeros(size), np.empty(x.shape)
+    prox_packed(free, bound, rho, 1.0, point, common)
+    dual, primal = 0.0, 0.0
+    for c in range(n_classes):
+        for k in range(size):
+            free[c, k] -= point[c, k]
+            dual += free[c, k] * free[c, k]
+            primal += x[c, k] * x[c, k]
+    mu = balance * np.sqrt((dual + SMALLEST) / primal)
+    for c in range(n_classes):
+        for k in range(size):
+            point[c, k] = x[c, k] + free[c, k] / mu
+    prox_packed(point, bound, rho, 1.0 / mu, x, common)
+    scalars, counts, unknown = np.array([mu, np.inf]), np.zeros(4, np.int64), np.full(n_classes, np.inf)
+    state = State(point, x, common, x.copy(), np.empty(x.shape), bound, unknown, scalars, counts)
+    p = (int(np.sqrt(8.0 * size + 1.0)) - 1) // 2
+    return state, new_reference(n_classes, p), new_memory(x.size)
+
+
+@njit(cache=True, nogil=True)
+def _outlook(value, bound, residual, tol):
+    """Return the relative gap, and the residual at which to look again: the gap falls as the square of the residual."""
+    gap = (value - bound) / max(1.0, abs(value)) if value < np.inf else np.inf
+    promising = np.sqrt(tol / gap) if 0.0 < gap < np.inf else 0.0
+    return gap, residual * min(max(promising, SHORTEST), LONGEST)
+
+
+@njit(cache=True, nogil=True)
+def solve_compiled(sigma, rho, alpha, parts, tol, limit):
+    """Do what `Splitting.solve` does from what `begin` returned; return iterations, primal and dual value [n, 3]."""
+    state, reference, memory = parts
+    checks, count, due, gap = np.empty((limit, 3)), 0, FIRST_CHECK, np.inf
+    while state.counts[ITERATIONS] < limit and gap > tol:
+        _advance(sigma, rho, alpha, state, reference, memory, due, limit)
+        value, bound = _certificate(sigma, rho, alpha, state)
+        checks[count, 0], checks[count, 1], checks[count, 2] = state.counts[ITERATIONS], value, bound
+        gap, due = _outlook(value, bound, state.scalars[RESIDUAL], tol)
+        count += 1
+    return checks[:count]
+
+
+@njit(cache=True, nogil=True)
+def dual_of(state, c, out):
+    """Write the dual variable D [p, p] of class c, feasible for any iterate."""
+    unpack(state.scalars[MU] * (state.point[c] - state.x[c]), out)
+
+
 class Splitting:
     """State of one solve by splitting.
 
@@ -220,45 +282,13 @@ class Splitting:
     rho : ndarray [p, p]
         Level of the common part.
     alpha : ndarray [C]
-    start : ndarray [C, p, p]
-        Positive definite.
-    dual : ndarray [C, p, p], optional
-        Start of the dual variable alpha (Omega^{-1} - Sigma).
-    balance : float
-        Where a dual is given: mu over its norm against that of the start.
+    start, dual : ndarray [C, p, p]
+        Positive definite; start of the dual variable alpha (Omega^{-1} - Sigma).
     """
 
-    def __init__(  # noqa: PLR0913 (the problem as the kernels take it)
-        self,
-        sigma: Array,
-        weight: Array,
-        rho: Array,
-        alpha: Array,
-        start: Array,
-        dual: Array | None = None,
-        balance: float = WARM,
-    ):
+    def __init__(self, sigma: Array, weight: Array, rho: Array, alpha: Array, start: Array, dual: Array):  # noqa: PLR0913
         self.sigma, self.rho, self.alpha = sigma, pack(rho[None])[0], alpha
-        n_classes, p = sigma.shape[:2]
-        bound, x = pack(weight), pack(start)
-        shape, size = x.shape, x.size
-        common, point = np.zeros(shape[1]), np.empty(shape)
-        if dual is None:
-            level = np.vdot(bound, bound) + np.vdot(self.rho, self.rho) / n_classes
-            mu = float(np.sqrt((level + 1e-8) / np.vdot(x, x)))
-            point[:] = x
-        else:
-            free = pack(dual)
-            prox_packed(free, bound, self.rho, 1.0, point, common)
-            feasible = free - point
-            mu = balance * float(np.sqrt((np.vdot(feasible, feasible) + 1e-8) / np.vdot(x, x)))
-            point = x + feasible / mu
-        self.state = State(
-            point, x, common, x.copy(), np.empty(shape), bound, np.full(n_classes, np.inf),
-            np.array([mu, np.inf]), np.zeros(4, np.int64),
-        )  # fmt: skip
-        prox_packed(point, bound, self.rho, 1.0 / mu, x, common)
-        self.reference, self.memory = new_reference(*sigma.shape[:2]), new_memory(size)
+        self.state, self.reference, self.memory = begin(pack(weight), self.rho, pack(start), pack(dual), WARM)
 
     def advance(self, due: float, limit: int) -> tuple[int, float]:
         """Iterate until the relative residual ||z - x|| / ||x|| is at most ``due``, or to iteration ``limit``.
@@ -274,8 +304,6 @@ class Splitting:
     def solve(self, tol: float, limit: int) -> Iterator[tuple[int, float, float]]:
         """Iterate until the certified gap over max(1, |objective|) is ``tol`` or ``limit`` iterations are done.
 
-        The gap falls as the square of the residual, so the next check is due where that predicts the goal.
-
         Yields
         ------
         tuple of int and two floats
@@ -286,9 +314,7 @@ class Splitting:
             taken, residual = self.advance(due, limit)
             value, bound = self.certificate()
             yield taken, value, bound
-            gap = (value - bound) / max(1.0, abs(value)) if value < np.inf else np.inf
-            promising = np.sqrt(tol / gap) if 0.0 < gap < np.inf else 0.0
-            due = residual * min(max(promising, SHORTEST), LONGEST)
+            gap, due = _outlook(value, bound, residual, tol)
 
     def certificate(self) -> tuple[float, float]:
         """Return the primal value at x and the dual value at mu (s - x), infinite outside their domains."""
@@ -311,5 +337,5 @@ class Splitting:
         """Return the dual variable D [C, p, p], feasible for any iterate."""
         out = np.empty_like(self.sigma)
         for c in range(len(out)):
-            unpack(self.state.scalars[MU] * (self.state.point[c] - self.state.x[c]), out[c])
+            dual_of(self.state, c, out[c])
         return out

@@ -8,6 +8,7 @@ from cmgl_cli.graphs import fit_joint, one_class
 from cmgl_cli.graphs.certificate import certify
 from cmgl_cli.graphs.inputs import make_problem
 from cmgl_cli.graphs.lapack import factor, invert
+from cmgl_cli.graphs.one_class import near_independence
 
 from .problems import covariances, random_weights, reference
 
@@ -107,7 +108,7 @@ def test_components_singletons_and_a_whole_are_the_same_problem():
 
 
 def test_the_compiled_route_is_the_general_one():
-    sigma, weights = larger(3)
+    sigma, weights = larger(3, 30)
     kept = sigma.copy(), weights.copy()
     fast = fit_joint(sigma[0], weights[0], 0.1, np.array([0.2]), ridge=0.01, weight_floor=0.05, tol=1e-9)
     general = fit_joint(torch.tensor(sigma), torch.tensor(weights), 0.1, 0.2, ridge=0.01, weight_floor=0.05, tol=1e-9)
@@ -119,6 +120,15 @@ def test_the_compiled_route_is_the_general_one():
     np.testing.assert_array_equal(fast.components, general.components)
     np.testing.assert_array_equal(sigma, kept[0])
     np.testing.assert_array_equal(weights, kept[1])
+
+
+def test_the_choice_of_a_solver_is_that_of_both_routes():
+    for seed, p, factors in ((3, 30, 0), (3, 40, 0), (3, 40, 3), (3, 70, 1)):
+        sigma, weights = larger(seed, p, factors)
+        fits = [fit_joint(make(sigma), make(weights), 1.0, 0.02, tol=1e-7) for make in (np.array, torch.tensor)]
+        assert fits[0].solver == fits[1].solver == ("active-set" if near_independence(sigma[0]) else "splitting")
+        np.testing.assert_allclose(fits[0].precision, fits[1].precision.numpy(), atol=3e-3)
+        assert fits[0].converged and fits[0].objective == pytest.approx(fits[1].objective, rel=2e-7)
 
 
 def test_zero_weights_stay_and_everything_smaller_is_screened():
@@ -141,13 +151,13 @@ def test_every_step_descends_and_the_bound_holds():
 
 
 def test_warm_starts_are_checked_and_save_steps():
-    sigma, weights = larger(6)
+    sigma, weights = larger(6, 30)
     first = fit_joint(sigma, weights, 1.0, 0.2)
     cold, warm = (fit_joint(sigma, weights, 1.0, 0.201, initial=start) for start in (None, first))
     assert warm.n_iter < cold.n_iter and warm.converged
     array = fit_joint(sigma, weights, 1.0, 0.2, initial=first.precision)
     np.testing.assert_array_equal(array.precision, first.precision)
-    for bad in (-np.eye(40), np.eye(39)):
+    for bad in (-np.eye(30), np.eye(29)):
         with pytest.raises(ValueError, match="warm start"):
             fit_joint(sigma, weights, 1.0, 0.2, initial=bad)
 

@@ -14,7 +14,7 @@ from cmgl_cli.graphs.kernels import prox_entry
 from cmgl_cli.graphs.packed import pack, prox_packed, unpack
 from cmgl_cli.graphs.penalty import Penalty, prox, split
 from cmgl_cli.graphs.screening import screen
-from cmgl_cli.graphs.splitting import Splitting
+from cmgl_cli.graphs.splitting import Splitting, first_point
 
 from .problems import covariances, random_weights
 
@@ -73,7 +73,8 @@ def test_every_dual_point_of_the_splitting_is_a_bound():
     weights *= 0.1
     rho = np.full((10, 10), 0.05) * (1 - np.eye(10))
     best = fit_joint(sigma, weights, 0.05, 1.0, tol=1e-11)
-    state = Splitting(sigma, weights, rho, np.ones(4), np.stack([np.eye(10)] * 4))
+    start, dual = first_point(sigma, np.ones(4), pack(weights), pack(rho[None])[0])
+    state = Splitting(sigma, weights, rho, np.ones(4), start, dual)
     reached = []
     for steps in range(5, 105, 5):
         state.advance(0.0, steps)
