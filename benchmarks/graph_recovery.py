@@ -26,7 +26,8 @@ from sklearn.metrics import average_precision_score, f1_score
 from cmgl_cli.artifacts import open_artifact
 from cmgl_cli.console import Console
 from cmgl_cli.graphs import Grid, Selection, correlation, fit_joint, log_likelihood, partial_correlation, select_joint
-from cmgl_cli.heads import GraphDiscriminant
+from cmgl_cli.heads import GraphDiscriminant, shrink
+from cmgl_cli.heads.shrinkage import WEIGHTS
 from cmgl_cli.sufficient import Study, fold_correlations
 
 CLASSES, NODES, COMMON, OWN, FOLDS, TEST = 10, 50, 40, 20, 5, 200
@@ -178,11 +179,12 @@ def relaxed(sigma: np.ndarray, precision: np.ndarray, level: float) -> np.ndarra
 
 
 def classifiers(x: np.ndarray) -> dict[tuple, GraphDiscriminant]:
-    """Return a classifier for every fit without a prior, as it is and relaxed, with own and with shrunken means."""
+    """Return a classifier for every fit without a prior, as it is and relaxed, with own, shrunken and common means."""
     raw, found = covariances(x), {}
     sigma, scale, own = correlation(raw), np.sqrt(np.diagonal(raw, axis1=1, axis2=2)), x.mean(axis=1)
     spread = scale.mean(axis=0)
     means = {"own": own, "shrunken": shrunken(own / spread, x.shape[1]) * spread}
+    means |= {f"chosen {share}": shrink(own, weight=share) for share in WEIGHTS}
     for rho in (0.1, *RHO[::2], RHO[-1]):
         for gamma in GAMMA:
             plain = fit_joint(sigma, 0.5, rho, gamma, tol=1e-4).precision
@@ -194,14 +196,18 @@ def classifiers(x: np.ndarray) -> dict[tuple, GraphDiscriminant]:
 
 
 def for_the_task(x: np.ndarray, test: np.ndarray, kind: str, means: str) -> Result:
-    """Choose rho and gamma by accuracy on held-out samples of the same folds; return the accuracy on new ones."""
+    """Choose rho and gamma by accuracy on held-out samples of the same folds; return the accuracy on new ones.
+
+    ``means`` "chosen": with them, how far the class means are drawn together, as `cmgl classify` does.
+    """
     fold, scores = np.arange(x.shape[1]) % FOLDS, Counter()
     for f in range(FOLDS):
         held, label = x[:, fold == f], np.repeat(np.arange(CLASSES), (fold == f).sum())
         for key, model in classifiers(x[:, fold != f]).items():
             scores[key] += float((model.scores(held.reshape(-1, NODES)).argmax(axis=1) == label).mean())
-    best = max((key for key in scores if key[:2] == (kind, means)), key=scores.__getitem__)
-    return {"accuracy": accuracy(classifiers(x)[best].scores(test))}
+    best = max((key for key in scores if key[0] == kind and key[1].startswith(means)), key=scores.__getitem__)
+    share = {"share of the common mean": float(best[1].removeprefix(means))} if means == "chosen" else {}
+    return {"accuracy": accuracy(classifiers(x)[best].scores(test)), **share}
 
 
 def jobs(n: int, seed: int) -> Iterator[tuple[str, Callable[[], Result]]]:
@@ -251,7 +257,7 @@ def jobs(n: int, seed: int) -> Iterator[tuple[str, Callable[[], Result]]]:
     yield "two-stage, no prior", lambda: joint(none, "two-stage")
     yield "independent, no prior", lambda: joint(none, "independent")
     yield "independent, informative prior (tailored)", lambda: joint(guide, "independent")
-    for kind, means in product(("plain", "relaxed"), ("own", "shrunken")):
+    for kind, means in product(("plain", "relaxed"), ("own", "shrunken", "chosen")):
         yield (
             f"joint, no prior, for the task, {kind}, {means} means",
             lambda kind=kind, means=means: for_the_task(x, test, kind, means),

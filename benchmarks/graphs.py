@@ -187,18 +187,18 @@ def gglasso_group(sigma: np.ndarray, level: float) -> dict[str, float]:
     start = np.array([np.diag(1 / np.diag(s)) for s in sigma])
     off = 1 - np.eye(sigma.shape[1])
 
-    def solve(limit: int) -> np.ndarray:
+    def solve(limit: int, tol: float = 1e-20) -> np.ndarray:
         with contextlib.redirect_stdout(io.StringIO()):
-            return ADMM_MGL(sigma, level, level, "GGL", start.copy(), tol=1e-20, rtol=1e-20, max_iter=limit)[0]["Theta"]
+            return ADMM_MGL(sigma, level, level, "GGL", start.copy(), tol=tol, rtol=tol, max_iter=limit)[0]["Theta"]
 
-    def value(limit: int) -> float:
-        omega = solve(limit)
+    def value(limit: int, tol: float = 1e-20) -> float:
+        omega = solve(limit, tol)
         if min(np.linalg.eigvalsh(o)[0] for o in omega) <= 0:
             return np.inf
         fit = (sigma * omega).sum() - np.linalg.slogdet(omega)[1].sum()
         return fit + level * np.abs(omega * off).sum() + level * np.sqrt(((omega * off) ** 2).sum(0)).sum()
 
-    best = value(800)
+    best = value(800, 1e-8)
     limit = _bisect(value, best)
     return {"seconds": cpu(lambda: solve(limit)), "iterations": limit, "best": best}
 

@@ -278,8 +278,9 @@ class ClassifyConfig:
         "auto", "Which graphs score: auto takes all there are.", choices=("auto", "image", "patch", "both")
     )
     split: str = option("auto", "The split to report on; auto is test, or val where test has no labels.")
-    shrinkage: str = option(
-        "auto", "Share of the common graph in every class's covariance: auto (validation part) or 0..1."
+    shrinkage: str = option("auto", "Share of the common graph in every class's graph: auto (validation part) or 0..1.")
+    mean_shrinkage: str = option(
+        "auto", "Share of the classes' common mean in every class's mean: auto (validation part) or 0..1."
     )
     class_prior: str = option("uniform", "Prior probabilities of the classes.", choices=("uniform", "empirical"))
     baselines: bool = option(True, "Also fit the baselines and the controls.")

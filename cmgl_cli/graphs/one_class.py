@@ -283,7 +283,7 @@ def fit_one_class(
         edges=(edges,),
         components=labels,
         seconds=seconds,
-        history=tuple(Step(int(n), v, b, v - b, seconds) for n, v, b in checks.tolist() or [(steps, value, bound)]),
+        history=tuple(Step(int(n), v, b, v - b, seconds) for n, v, b in checks.tolist() or [[steps, value, bound]]),
         tol=tol,
         dual=dual[None],
     )

@@ -11,7 +11,7 @@ from cmgl_cli.heads.controls import graph_controls, random_graph
 from cmgl_cli.heads.discriminant import GraphDiscriminant
 from cmgl_cli.heads.gaussian import ClassMoments, class_moments, regularised_discriminant
 from cmgl_cli.heads.metrics import ClassificationReport, Reliability, classification_report, reliability_curve
-from cmgl_cli.heads.shrinkage import ShrinkageChoice, choose_shrinkage, shrink, validation_loss
+from cmgl_cli.heads.shrinkage import Shares, ShrinkageChoice, choose_shares, choose_shrinkage, shrink, validation_loss
 
 __all__ = [
     "ClassMoments",
@@ -21,8 +21,10 @@ __all__ = [
     "Row",
     "ScoreCombination",
     "Scored",
+    "Shares",
     "ShrinkageChoice",
     "Split",
+    "choose_shares",
     "choose_shrinkage",
     "class_moments",
     "classification_report",

@@ -1,7 +1,7 @@
-"""Class matrices drawn toward the one they share, by the amount a validation part asks for.
+"""Class matrices and class means drawn toward what they share, by the amounts a validation part asks for.
 
 With few samples a class, its own precision is noisy and the common one is blunt; a convex combination of the two
-beats both.
+beats both. So it is with means, all the more where the classes differ in their graphs alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,17 +15,17 @@ from cmgl_cli.heads.calibration import fit_temperature, log_softmax
 from cmgl_cli.heads.checks import Array, class_labels, finite
 
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Shares of the common matrix that are tried by default."""
+"""Shares of the common matrix, and of the common mean, that are tried by default."""
 
 
-def shrink(matrices: ArrayLike, common: ArrayLike | None = None, weight: float = 0.5) -> Array:
-    """Return (1 - weight) * matrices + weight * common.
+def shrink(own: ArrayLike, common: ArrayLike | None = None, weight: float = 0.5) -> Array:
+    """Return (1 - weight) * own + weight * common.
 
     Parameters
     ----------
-    matrices : array_like, [C, p, p]
-        Class precisions or covariances.
-    common : array_like, [p, p], optional
+    own : array_like, [C, p, p] or [C, p]
+        Class precisions or covariances; or class means.
+    common : array_like, [p, p] or [p], optional
         What the classes share; the mean over classes where it is not given, with which the result stays positive
         definite.
     weight : float
@@ -40,7 +40,8 @@ def shrink(matrices: ArrayLike, common: ArrayLike | None = None, weight: float =
         raise InputError(
             "the shrinkage weight must lie in [0, 1]", f"got {weight}", "0 keeps, 1 replaces the classes' own"
         )
-    stack = finite("matrices", matrices, (None, None, None))
+    shape = (None, None) if np.ndim(own) == 2 else (None, None, None)  # noqa: PLR2004 (means, or matrices)
+    stack = finite("the class means" if len(shape) == 2 else "matrices", own, shape)  # noqa: PLR2004
     shared = stack.mean(0) if common is None else finite("common", common, stack.shape[1:])
     return (1 - weight) * stack + weight * shared
 
@@ -64,7 +65,7 @@ class ShrinkageChoice:
     weight : float
         The chosen share of the common matrix.
     matrices : ndarray, [C, p, p]
-        The class matrices shrunk by it.
+        The class matrices (or means, [C, p]) shrunk by it.
     losses : dict of float to float
         Validation loss of every weight that could be scored.
     """
@@ -72,6 +73,63 @@ class ShrinkageChoice:
     weight: float
     matrices: Array
     losses: dict[float, float]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How far matrices and means are drawn toward what the classes share.
+
+    Attributes
+    ----------
+    graph, means : float
+        Shares of the common matrix and of the common mean, in [0, 1].
+    """
+
+    graph: float
+    means: float
+
+
+def choose_shares(
+    matrices: ArrayLike,
+    means: ArrayLike,
+    score: Callable[[Array, Array], ArrayLike],
+    labels: ArrayLike,
+    given: tuple[float | None, float | None] = (None, None),
+) -> Shares:
+    """Choose how far to draw class matrices and class means together, on a validation part.
+
+    One after the other: matrices at the classes' own means, means at these matrices, and matrices again where the means
+    have moved.
+
+    Parameters
+    ----------
+    matrices : array_like, [C, p, p]
+    means : array_like, [C, p]
+    score : callable
+        Maps matrices and means to the scores [N, C] of the validation part; see `choose_shrinkage`.
+    labels : array_like, int, [N]
+    given : tuple of two floats or None
+        Shares that are not to be chosen, of the matrices and of the means.
+
+    Raises
+    ------
+    InputError
+        As `choose_shrinkage`.
+    """
+    graph, shared = given
+
+    def best_graph(centres: Array) -> float:
+        return choose_shrinkage(matrices, lambda trial: score(trial, centres), labels).weight
+
+    own = shrink(means, weight=0.0 if shared is None else shared)
+    first = best_graph(own) if graph is None else graph
+    if shared is not None:
+        return Shares(first, shared)
+    together = shrink(matrices, weight=first)
+    moved = choose_shrinkage(means, lambda trial: score(together, trial), labels)
+    if graph is None and moved.weight > 0:
+        first = best_graph(moved.matrices)
+    return Shares(first, moved.weight)
 
 
 def choose_shrinkage(
@@ -82,7 +140,7 @@ def choose_shrinkage(
     common: ArrayLike | None = None,
     weights: Sequence[float] = WEIGHTS,
 ) -> ShrinkageChoice:
-    """Choose how far to draw the class matrices toward the common one, on a validation part.
+    """Choose how far to draw the class matrices, or the class means, toward the common one, on a validation part.
 
     Parameters
     ----------

@@ -19,8 +19,9 @@ from cmgl_cli.heads import (
     Row,
     ScoreCombination,
     Scored,
+    Shares,
     Split,
-    choose_shrinkage,
+    choose_shares,
     compare,
     graph_controls,
     log_softmax,
@@ -36,7 +37,6 @@ from cmgl_cli.settings import ClassifyConfig
 
 Scores = dict[str, np.ndarray]
 ROLES = {"image": "graphs", "patch": "patch_graphs"}
-WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class View:
     """One kind of observation, scored: what validation chose, and the scores of it and of its controls."""
 
     name: str
-    shrinkage: float
+    shares: Shares
     validation: Scores
     predict: Scores
 
@@ -128,32 +128,29 @@ def _view(kind: str, job: Job, inputs: Mapping[str, Artifact], table: SampleTabl
             f"run: {job.command('prior')} --direction text-to-image, then fit-graphs again",
         )
     precision, common = in_score_units(graphs.finite("precision"), graphs.finite("common"), graphs["scale"])
-    means, priors = graphs["means"], _class_priors(config, table, rows)
+    own, priors = graphs["means"], _class_priors(config, table, rows)
+    given = (_share(config.shrinkage, "shrinkage"), _share(config.mean_shrinkage, "mean_shrinkage"))
     score = _scorers(kind, job, inputs, graphs, rows)
-    labels = table.label[rows.validation]
 
-    def on_validation(matrices: np.ndarray) -> np.ndarray:
+    def on_validation(matrices: np.ndarray, means: np.ndarray) -> np.ndarray:
         return score[0]({"": GraphDiscriminant(matrices, means, priors)})[""]
 
-    if config.shrinkage == "auto":
-        choice = choose_shrinkage(precision, on_validation, labels, weights=WEIGHTS)
-        weight, matrices = choice.weight, choice.matrices
-    else:
-        weight = _share(config.shrinkage)
-        matrices = shrink(precision, weight=weight)
+    shares = choose_shares(precision, own, on_validation, table.label[rows.validation], given)
+    matrices, means = shrink(precision, weight=shares.graph), shrink(own, weight=shares.means)
     controls = graph_controls(matrices, common, means, priors, seed=config.seed)
-    return View(kind, weight, score[0](controls), score[1](controls))
+    return View(kind, shares, score[0](controls), score[1](controls))
 
 
-def _share(text: str) -> float:
+def _share(text: str, name: str) -> float | None:
+    """Return the share that was given, None where it is to be chosen."""
+    if text == "auto":
+        return None
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise UsageError(
-            "cannot use this value for shrinkage", f"classify: shrinkage = {text!r}", "write auto, or 0 to 1"
-        )
+        raise UsageError(f"cannot use this value for {name}", f"classify: {name} = {text!r}", "write auto, or 0 to 1")
     return value
 
 
@@ -188,7 +185,7 @@ def _candidates(views: list[View], labels: np.ndarray) -> list[Scored]:
             f"{view.name} observations",
             view.validation["graph"],
             view.predict["graph"],
-            chosen={"shrinkage": view.shrinkage},
+            chosen={"shrinkage": view.shares.graph, "mean shrinkage": view.shares.means},
         )
         for view in views
     ]

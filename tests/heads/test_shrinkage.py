@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.heads import GraphDiscriminant, choose_shrinkage, class_moments, shrink
+from cmgl_cli.heads import GraphDiscriminant, Shares, choose_shares, choose_shrinkage, class_moments, shrink
 from tests.heads.problems import draw, precisions
 
 
@@ -14,6 +14,54 @@ def test_ends_and_middle() -> None:
     np.testing.assert_array_equal(shrink(omega, common, 0.0), omega)
     np.testing.assert_array_equal(shrink(omega, common, 1.0), np.tile(common, (3, 1, 1)))
     np.testing.assert_allclose(shrink(omega, weight=0.5), (omega + omega.mean(0)) / 2)
+
+
+def test_means_keep_their_centre_and_lose_what_tells_them_apart() -> None:
+    means = np.random.default_rng(0).standard_normal((4, 5))
+    np.testing.assert_array_equal(shrink(means, weight=0.0), means)
+    np.testing.assert_allclose(shrink(means, weight=1.0), np.tile(means.mean(0), (4, 1)))
+    half = shrink(means, weight=0.5)
+    np.testing.assert_allclose(half.mean(0), means.mean(0))
+    np.testing.assert_allclose(half[1] - half[2], (means[1] - means[2]) / 2)
+    turned = np.linalg.qr(np.random.default_rng(1).standard_normal((5, 5)))[0]
+    np.testing.assert_allclose(shrink(means @ turned + 3, weight=0.3), shrink(means, weight=0.3) @ turned + 3)
+    np.testing.assert_allclose(shrink(means[[2, 0, 3, 1]], weight=0.3), shrink(means, weight=0.3)[[2, 0, 3, 1]])
+    with pytest.raises(InputError, match="the class means"):
+        shrink(np.full((2, 3), np.nan))
+
+
+def chosen(omega, means, n_each, given=(None, None)):
+    """Shares chosen for the true graphs and the estimated means of so many samples, and accuracies on new samples."""
+    estimate = class_moments(*draw(omega, means, n_each), len(omega)).means
+    z, labels = draw(omega, means, 200, seed=9)
+    new, truth = draw(omega, means, 500, seed=10)
+    shares = choose_shares(omega, estimate, lambda a, b: GraphDiscriminant(a, b).scores(z), labels, given)
+
+    def accuracy(shares):
+        model = GraphDiscriminant(shrink(omega, weight=shares.graph), shrink(estimate, weight=shares.means))
+        return float((model.scores(new).argmax(1) == truth).mean())
+
+    return shares, accuracy(shares), accuracy(Shares(shares.graph, 0.0))
+
+
+def test_classes_that_share_their_mean_choose_the_common_one_and_gain() -> None:
+    omega = precisions(3, 12, seed=2)
+    shares, accuracy, own = chosen(omega, np.zeros((3, 12)), 10)
+    assert shares.means >= 0.75 and shares.graph <= 0.1 and accuracy > own + 0.02
+
+
+def test_classes_that_differ_in_their_means_keep_them() -> None:
+    means = 0.7 * np.random.default_rng(0).standard_normal((3, 12))
+    omega = np.tile(precisions(1, 12), (3, 1, 1))
+    shares, accuracy, own = chosen(omega, means, 200)
+    assert shares.means <= 0.1 and accuracy >= own - 0.005
+
+
+def test_shares_that_are_given_are_not_chosen() -> None:
+    omega, means = precisions(3, 6), np.zeros((3, 6))
+    assert chosen(omega, means, 20, (0.3, 0.7))[0] == Shares(0.3, 0.7)
+    assert chosen(omega, means, 20, (0.3, None))[0].graph == 0.3
+    assert chosen(omega, means, 20, (None, 0.7))[0].means == 0.7
 
 
 def noisy_problem(n_each: int):

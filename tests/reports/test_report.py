@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cmgl_cli.artifacts import open_artifact
-from cmgl_cli.heads import GraphDiscriminant
+from cmgl_cli.heads import GraphDiscriminant, Shares
 from cmgl_cli.reports import Figure, Section, png
 from cmgl_cli.reports.budget import within
 from cmgl_cli.reports.material import Found, runs_of_files
@@ -168,7 +168,7 @@ def test_the_classifier_is_rebuilt_as_it_scored(run, no_pictures):
         matrices = graphs["precision"]
         half = 0.5 * matrices + 0.5 * matrices.mean(axis=0)
         expected = GraphDiscriminant(half, graphs["means"])
-    assert seen.shrinkage == 0.5
+    assert seen.shares == Shares(0.5, 0.0)
     np.testing.assert_allclose(seen.model.precision, expected.precision)
     (section,) = evidence.sections([one])
     assert section.figures[0].name == "evidence"

@@ -115,9 +115,12 @@ def _section(run: Run, seen: View, pair: Pair) -> Section:
 
 
 def _drawn_together(seen: View) -> str:
-    if not seen.shrinkage:
+    drawn = [
+        f"{name} {share:.0%}" for name, share in (("graph", seen.shares.graph), ("mean", seen.shares.means)) if share
+    ]
+    if not drawn:
         return ""
-    return f"; the validation part had drawn every class's graph {seen.shrinkage:.0%} of the way to their mean"
+    return f"; the validation part had drawn every class's {' and its '.join(drawn)} of the way to what they share"
 
 
 def telling_edges(parts: DivergenceParts) -> list[tuple[int, int]]:

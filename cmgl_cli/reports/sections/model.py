@@ -7,7 +7,7 @@ import numpy as np
 
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.graphs import Nonparanormal
-from cmgl_cli.heads import GraphDiscriminant, shrink
+from cmgl_cli.heads import GraphDiscriminant, Shares, shrink
 from cmgl_cli.heads.contributions import in_score_units
 from cmgl_cli.reports.graph_figures import node_order
 from cmgl_cli.reports.material import Run
@@ -31,15 +31,15 @@ class View:
     model : GraphDiscriminant
         With the precisions that scored: in the units of the observations, shrunk as the validation part chose.
     transform : Nonparanormal
-    shrinkage : float
-        Share of the mean graph.
+    shares : Shares
+        Of the mean graph in every graph, of the common mean in every mean.
     """
 
     kind: str
     classes: list[str]
     model: GraphDiscriminant
     transform: Nonparanormal
-    shrinkage: float
+    shares: Shares
 
 
 def view(run: Run, kind: str) -> View | None:
@@ -50,27 +50,31 @@ def view(run: Run, kind: str) -> View | None:
     with graphs:
         if "means" not in graphs or graphs["modality"][0] != "image":
             return None
-        shrinkage, priors = _as_scored(run, kind, len(graphs["classes"]))
+        shares, priors = _as_scored(run, kind, len(graphs["classes"]))
         precision, _ = in_score_units(graphs.finite("precision"), graphs.finite("common"), graphs["scale"])
-        model = GraphDiscriminant(shrink(precision, weight=shrinkage), graphs["means"], priors)
+        matrices, means = shrink(precision, weight=shares.graph), shrink(graphs["means"], weight=shares.means)
+        model = GraphDiscriminant(matrices, means, priors)
         transform = Nonparanormal.from_arrays(graphs.group("transform"))
-        return View(kind, graphs["classes"].tolist(), model, transform, shrinkage)
+        return View(kind, graphs["classes"].tolist(), model, transform, shares)
 
 
-def _as_scored(run: Run, kind: str, n_classes: int) -> tuple[float, np.ndarray | None]:
-    """Return shrinkage and class priors of the classification; none of either without it."""
+def _as_scored(run: Run, kind: str, n_classes: int) -> tuple[Shares, np.ndarray | None]:
+    """Return shares and class priors of the classification; none of either without it."""
     artifact = run.open("classification")
     if artifact is None:
-        return 0.0, None
+        return Shares(0.0, 0.0), None
     with artifact:
         config, columns = artifact.config, artifact.group("table")
         methods = columns["method"].tolist()
-    share = config["shrinkage"]
-    if share == "auto":
-        name = f"graph classifier ({kind})"
-        words = columns["chosen"][methods.index(name)] if name in methods else ""
-        found = re.search(r"shrinkage ([\d.e-]+)", words)
-        share = found.group(1) if found else 0.0
+    name = f"graph classifier ({kind})"
+    words = columns["chosen"][methods.index(name)] if name in methods else ""
+
+    def share(key: str) -> float:
+        if config.get(key, "auto") != "auto":
+            return float(config[key])
+        found = re.search(rf"(?:^|, ){key.replace('_', ' ')} ([\d.e-]+)", words)
+        return float(found.group(1)) if found else 0.0
+
     priors = None
     if config["class_prior"] != "uniform":
         graphs = run.open(f"{kind} graphs")
@@ -78,7 +82,7 @@ def _as_scored(run: Run, kind: str, n_classes: int) -> tuple[float, np.ndarray |
             with graphs:
                 counts = graphs["counts"].astype(np.float64)
             priors = counts / counts.sum() if len(counts) == n_classes and counts.all() else None
-    return float(share), priors
+    return Shares(share("shrinkage"), share("mean_shrinkage")), priors
 
 
 def order_of(artifact: Artifact) -> np.ndarray:
