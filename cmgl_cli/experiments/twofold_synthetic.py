@@ -173,7 +173,7 @@ def figure(results: Results) -> Figure:
 TWOFOLD_SYNTHETIC = Experiment(
     name="twofold-synthetic",
     about="Restoration of synthetic signals: the paper's Tables 1 and 2 and Figure 3, all methods, five folds",
-    version=2,
+    version=3,
     cells=cells,
     run=run,
     pages=("kind", "snr"),

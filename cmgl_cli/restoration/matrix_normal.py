@@ -1,25 +1,32 @@
 """Signals of one twofold model, by maximum likelihood: covariance ``Sigma_m (x) Sigma_s`` plus noise, gaps and all.
 
 The model is the paper's own (9) with the pseudo-inverses of the two Laplacians freed to be any covariances. It is
-fitted by stochastic expectation-maximisation: each round draws every signal from its posterior (Matheron's rule, one
-batched conjugate-gradient solve) and updates both covariances in whitened coordinates, where nothing is inverted. Where
-the noise is low and the columns hardly depend on one another, the most likely covariances overfit badly; each is shrunk
-to its diagonal as far as hidden cells ask for it.
+fitted by expectation-maximisation in whitened coordinates, where nothing is inverted. Posterior means are exact, one
+batched conjugate-gradient solve a round. Posterior covariances need the inverse of a matrix over all cells of a signal:
+they are drawn (Matheron's rule), and averaged over the rounds, for the draws have nothing to do with the data, and in
+whitened coordinates they hardly change. The most likely covariances overfit badly: hidden cells choose how the
+covariances are shrunk and after how many rounds to stop.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from cmgl_cli.errors import InputError
+from cmgl_cli.restoration.shrinkage import shrunk_spectrum, shrunk_to_diagonal
 
-_TRIAL_ROUNDS = 12
-_MODALITY_SHARES = (0.0, 0.02, 0.1, 0.5)
-_SPATIAL_SHARES = (0.0, 0.1, 0.25)
-_NOISES = (0.1, 0.01)
-_AVERAGED = 0.4
-"""Share of the rounds, the last ones, whose covariances are averaged: single draws are noisy."""
+_ROUNDS = 24
+_HOPELESS = (8, 1.3)
+"""A trial stops at this round where its error is still this many times the best of the others."""
+_LOUD = 0.1
+"""The other first noise level that is tried."""
+_DRAWN_AFRESH = 3
+"""Rounds, the first ones, whose draws are not averaged with earlier ones."""
+_FORGETTING = 0.8
+"""Power of the number of rounds with which older draws fade."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,27 @@ class Settings:
 
     Attributes
     ----------
+    shrinkage : {"diagonal", "spectrum"}
+        Whether each round's covariances go to their diagonals by the two shares, or have their eigenvalues corrected
+        (`shrunk_spectrum`).
     spatial, modality : float
         Share of every round's covariance that goes to its diagonal.
     noise : float
         First noise variance, in units of the mean square. Where columns are nearly independent, noise and the floor of
         the spatial covariance can hardly be told apart, and where the rounds start decides where they end.
+    rounds : int
+        Of expectation and maximisation.
     """
 
+    shrinkage: Literal["diagonal", "spectrum"] = "diagonal"
     spatial: float = 0.0
     modality: float = 0.0
-    noise: float = 0.1
+    noise: float = 0.01
+    rounds: int = _ROUNDS
+
+
+CANDIDATES = (Settings("spectrum"), Settings("diagonal", 0.1, 0.5))
+"""Correcting the spectra is far better where much is observed, and goes astray where half is missing."""
 
 
 def restore_matrix_normal(observed: Tensor, mask: Tensor, *, seed: int = 0) -> Tensor:
@@ -94,24 +112,52 @@ def restore_matrix_normal(observed: Tensor, mask: Tensor, *, seed: int = 0) -> T
     Tensor, shape (samples, n, m)
         Posterior means, in the dtype of ``observed``.
     """
+    settings = choose_settings(observed, mask, seed=seed)
+    model = fit_matrix_normal(observed, mask, settings, seed=seed)
+    return model.posterior_mean(observed, mask).to(observed.dtype)
+
+
+def choose_settings(observed: Tensor, mask: Tensor, *, seed: int = 0) -> Settings:
+    """Return the settings with the least error on a tenth of the observed cells.
+
+    They stop early only where that is better by more than a standard error of the difference: the error does not fall
+    evenly, and fitted on fewer cells the model overfits earlier.
+
+    Parameters
+    ----------
+    observed, mask, seed
+        As for `restore_matrix_normal`.
+    """
     known = mask.to(torch.bool)
     drawn = torch.rand(mask.shape, generator=torch.Generator().manual_seed(seed)) < 0.1
     hidden = known & drawn.to(mask.device)
 
-    def error(settings: Settings) -> float:
-        model = fit_matrix_normal(observed, known & ~hidden, settings, rounds=_TRIAL_ROUNDS, seed=seed)
-        restored = model.posterior_mean(observed, known & ~hidden, tol=1e-4)
-        return float(((restored - observed)[hidden] ** 2).mean())
+    def trial(settings: Settings, rival: float) -> tuple[Tensor, Settings]:
+        squares: list[Tensor] = []
+        for number, (_, restored) in enumerate(_rounds(observed, known & ~hidden, settings, seed)):
+            squares.append((restored - observed)[hidden] ** 2)
+            if number == _HOPELESS[0] and float(squares[-1].mean()) > _HOPELESS[1] * rival:
+                break
+        best = min(squares, key=lambda one: float(one.mean()))
+        stop = max(number for number, one in enumerate(squares) if not _clearly_less(best, one))
+        return squares[stop], replace(settings, rounds=max(stop, 1))
 
-    columns = [Settings(0.02, share, _NOISES[0]) for share in _MODALITY_SHARES]
-    modality = min(columns, key=error).modality
-    rows = [Settings(share, modality, noise) for share in _SPATIAL_SHARES for noise in _NOISES]
-    model = fit_matrix_normal(observed, known, min(rows, key=error), seed=seed)
-    return model.posterior_mean(observed, known).to(observed.dtype)
+    error, chosen = trial(CANDIDATES[0], torch.inf)
+    for candidate in (*CANDIDATES[1:], None):
+        settings = candidate or replace(chosen, noise=_LOUD, rounds=_ROUNDS)
+        tried, settings = trial(settings, float(error.mean()))
+        error, chosen = (tried, settings) if float(tried.mean()) < float(error.mean()) else (error, chosen)
+    return chosen
+
+
+def _clearly_less(one: Tensor, other: Tensor) -> bool:
+    """Return whether the mean is less by more than a standard error of the difference."""
+    difference = other - one
+    return len(difference) > 1 and float(difference.mean()) > float(difference.std()) / len(difference) ** 0.5
 
 
 def fit_matrix_normal(
-    observed: Tensor, mask: Tensor, settings: Settings = Settings(), *, rounds: int = 25, seed: int = 0
+    observed: Tensor, mask: Tensor, settings: Settings = Settings(), *, seed: int = 0
 ) -> MatrixNormal:
     """Fit a matrix-normal model to signals with gaps.
 
@@ -122,9 +168,7 @@ def fit_matrix_normal(
     mask : Tensor, shape (samples, n, m)
         True or 1 where observed.
     settings : Settings
-        Shrinkage and first noise level.
-    rounds : int
-        Of expectation and maximisation.
+        Shrinkage, first noise level and rounds.
     seed : int
         Of the posterior draws.
 
@@ -138,6 +182,12 @@ def fit_matrix_normal(
     InputError
         Where nothing is observed, or the signals are not a batch of matrices.
     """
+    *_, (model, _) = _rounds(observed, mask, settings, seed)
+    return model
+
+
+def _rounds(observed: Tensor, mask: Tensor, settings: Settings, seed: int) -> Iterator[tuple[MatrixNormal, Tensor]]:
+    """Yield the model after each number of rounds, from none on, and the posterior mean of the signals under it."""
     known = mask.to(torch.bool)
     if observed.ndim != 3 or not bool(known.any()):
         raise InputError(
@@ -151,45 +201,81 @@ def fit_matrix_normal(
     n, m = observed.shape[-2:]
     eye_n, eye_m = torch.eye(n, dtype=torch.float64), torch.eye(m, dtype=torch.float64)
     model = MatrixNormal(eye_n, power * eye_m, settings.noise * power, mean)
-    kept: list[MatrixNormal] = []
-    for number in range(rounds):
-        model = _shrunk(_round(model, data, weights, generator), settings)
-        if number >= (1 - _AVERAGED) * rounds:
-            kept.append(model)
-    return MatrixNormal(
-        torch.stack([one.spatial for one in kept]).mean(0),
-        torch.stack([one.modality for one in kept]).mean(0),
-        sum(one.noise for one in kept) / len(kept),
-        mean,
-    )
+    spread: _Spread | None = None
+    for number in range(settings.rounds + 1):
+        roots = _root(model.spatial), _root(model.modality)
+        white, drawn = _posterior(model, roots, data, weights, generator)
+        yield model, mean + roots[0] @ white @ roots[1]
+        spread = drawn if spread is None else spread.moved_to(drawn, number)
+        model = _shrunk(_most_likely(model, roots, white, spread, data, weights), settings, data.shape)
 
 
-def _shrunk(model: MatrixNormal, settings: Settings) -> MatrixNormal:
-    def towards_diagonal(covariance: Tensor, share: float) -> Tensor:
-        return (1 - share) * covariance + share * torch.diag(covariance.diagonal())
+@dataclass(frozen=True)
+class _Spread:
+    """Posterior second moments about the mean, in whitened coordinates: ``rows / m``, ``columns / n`` and noise."""
 
-    spatial = towards_diagonal(model.spatial, settings.spatial)
-    return MatrixNormal(spatial, towards_diagonal(model.modality, settings.modality), model.noise, model.column_mean)
+    rows: Tensor
+    columns: Tensor
+    seen: float
+
+    def moved_to(self, drawn: "_Spread", number: int) -> "_Spread":
+        step = max(number + 2 - _DRAWN_AFRESH, 1) ** -_FORGETTING
+        return _Spread(
+            self.rows + step * (drawn.rows - self.rows),
+            self.columns + step * (drawn.columns - self.columns),
+            self.seen + step * (drawn.seen - self.seen),
+        )
 
 
-def _round(model: MatrixNormal, data: Tensor, weights: Tensor, generator: Generator) -> MatrixNormal:
-    """Draw every signal from its posterior and return the model that is most likely for the draws."""
+def _posterior(
+    model: MatrixNormal, roots: tuple[Tensor, Tensor], data: Tensor, weights: Tensor, generator: Generator
+) -> tuple[Tensor, _Spread]:
+    """Return the posterior mean of the whitened signals, and one draw of the moments about it for every signal.
+
+    ``seen`` is the mean square of the signal's error on observed cells, in units of the noise.
+    """
+    left, right = roots
     n_samples, n, m = data.shape
-    left, right = _root(model.spatial), _root(model.modality)
     white = torch.randn(data.shape, generator=generator, dtype=data.dtype)
     noise = model.noise**0.5 * torch.randn(data.shape, generator=generator, dtype=data.dtype)
-    imagined = weights * (left @ white @ right.mT + noise)
-    dual = _solve(model, data - imagined, weights, 1e-4, 300)
-    white = white + left.mT @ dual @ right
-    signal = left @ white @ right.mT
-    rows = (white @ white.mT).mean(0) / m
-    columns = (white.mT @ white).mean(0) / n
+    imagined = weights * (left @ white @ right + noise)
+    dual = _solve(model, torch.cat([data, imagined]), torch.cat([weights, weights]), 1e-3, 300)
+    found = left @ dual @ right
+    error = white - found[n_samples:]
+    seen = float(((weights * (left @ error @ right)) ** 2).sum() / weights.sum()) / model.noise
+    spread = _Spread((error @ error.mT).mean(0) / m, (error.mT @ error).mean(0) / n, seen)
+    return found[:n_samples], spread
+
+
+def _most_likely(
+    model: MatrixNormal, roots: tuple[Tensor, Tensor], white: Tensor, spread: _Spread, data: Tensor, weights: Tensor
+) -> MatrixNormal:
+    """Return the model that is most likely given the posterior's moments."""
+    left, right = roots
+    n, m = white.shape[-2:]
+    rows = (white @ white.mT).mean(0) / m + spread.rows
+    columns = (white.mT @ white).mean(0) / n + spread.columns
     # both sides see the same total power: it is the columns' to keep
-    spatial = left @ rows @ left.mT
+    spatial = left @ rows @ left
     scale = float(spatial.diagonal().mean())
-    modality = right @ columns @ right.mT * (scale / float(rows.diagonal().mean()))
-    left_over = float(((weights * (data - signal)) ** 2).sum() / weights.sum())
-    return MatrixNormal(spatial / scale, modality, max(left_over, 1e-8 * float((data**2).mean())), model.column_mean)
+    modality = right @ columns @ right * (scale / float(rows.diagonal().mean()))
+    left_over = float(((weights * (data - left @ white @ right)) ** 2).sum() / weights.sum())
+    noise = left_over + model.noise * spread.seen
+    return MatrixNormal(spatial / scale, modality, max(noise, 1e-8 * float((data**2).mean())), model.column_mean)
+
+
+def _shrunk(model: MatrixNormal, settings: Settings, shape: torch.Size) -> MatrixNormal:
+    n_samples, n, m = shape
+    if settings.shrinkage == "spectrum":
+        spatial, modality = (
+            shrunk_spectrum(model.spatial, n_samples * m),
+            shrunk_spectrum(model.modality, n_samples * n),
+        )
+        spatial = spatial / spatial.diagonal().mean()
+    else:
+        spatial = shrunk_to_diagonal(model.spatial, settings.spatial)
+        modality = shrunk_to_diagonal(model.modality, settings.modality)
+    return replace(model, spatial=spatial, modality=modality)
 
 
 def _solve(model: MatrixNormal, data: Tensor, weights: Tensor, tol: float, max_iter: int) -> Tensor:
@@ -212,6 +298,6 @@ def _solve(model: MatrixNormal, data: Tensor, weights: Tensor, tol: float, max_i
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Return R with ``R R^T`` equal to the covariance, in the eigenvectors' order."""
+    """Return the symmetric square root: it moves little where the covariance does."""
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    return vectors * values.clamp_min(0).sqrt()
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.restoration.matrix_normal import MatrixNormal, Settings, fit_matrix_normal, restore_matrix_normal
+from cmgl_cli.experiments.twofold_synthetic import restored_by
+from cmgl_cli.restoration import TrainingBatch
+from cmgl_cli.restoration.matrix_normal import (
+    MatrixNormal,
+    Settings,
+    choose_settings,
+    fit_matrix_normal,
+    restore_matrix_normal,
+)
 from cmgl_cli.restoration.synthetic import matrix_normal_signals, mcar_mask, piecewise_smooth_signals, posterior_mean
 
 
@@ -32,11 +40,69 @@ def test_complete_signals_give_back_the_covariances():
     generator = torch.Generator().manual_seed(0)
     spatial, modality = spd(4, 3), spd(6, 4)
     left, right = torch.linalg.cholesky(spatial), torch.linalg.cholesky(modality)
-    signals = left @ torch.randn(4000, 4, 6, generator=generator, dtype=torch.float64) @ right.mT
-    model = fit_matrix_normal(signals, torch.ones(4000, 4, 6), Settings(noise=0.001), rounds=12)
+    signals = left @ torch.randn(2000, 4, 6, generator=generator, dtype=torch.float64) @ right.mT
+    model = fit_matrix_normal(signals, torch.ones(2000, 4, 6), Settings(noise=0.001, rounds=8))
     found = torch.kron(model.spatial, model.modality) + model.noise * torch.eye(24)
     expected = torch.kron(spatial, modality)
     assert float((found - expected).norm() / expected.norm()) < 0.05
+
+
+def dense_round(model, observed, mask):
+    """One step of expectation and maximisation from the posterior of all cells at once."""
+    n, m = observed.shape[-2:]
+    precision = torch.kron(torch.linalg.inv(model.spatial), torch.linalg.inv(model.modality))
+    inner_s, inner_m = torch.linalg.inv(model.spatial), torch.linalg.inv(model.modality)
+    spatial, modality = torch.zeros(n, n, dtype=torch.float64), torch.zeros(m, m, dtype=torch.float64)
+    noise, cells = 0.0, int(mask.sum())
+    for values, seen in zip(observed, mask, strict=True):
+        flat = seen.reshape(-1)
+        spread = torch.linalg.inv(precision + torch.diag(flat / model.noise))
+        mean = spread @ (torch.where(flat, values.reshape(-1), 0) / model.noise)
+        moment = (spread + mean[:, None] * mean).reshape(n, m, n, m)
+        spatial += torch.einsum("imjk,km->ij", moment, inner_m) / (m * len(observed))
+        modality += torch.einsum("imjk,ji->mk", moment, inner_s) / (n * len(observed))
+        noise += float(((values.reshape(-1) - mean)[flat] ** 2).sum() + spread.diagonal()[flat].sum()) / cells
+    return spatial, modality, noise
+
+
+def test_a_round_has_the_exact_expectations_but_for_the_draws_of_the_spread():
+    generator = torch.Generator().manual_seed(0)
+    observed = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64)
+    mask = mcar_mask((3, 4, 5), 0.3, generator)
+    mask[0, 0], mask[1, :, 0] = True, True
+    start = Settings(noise=0.2, rounds=1)
+    found = [fit_matrix_normal(observed, mask, start, seed=seed) for seed in range(400)]
+    mean = torch.where(mask, observed, 0).sum((0, 1)) / mask.sum((0, 1))
+    data = torch.where(mask, observed - mean, 0)
+    power = float((data**2).sum() / mask.sum())
+    first = MatrixNormal(torch.eye(4).double(), power * torch.eye(5).double(), 0.2 * power, mean)
+    spatial, modality, noise = dense_round(first, data, mask)
+    scale = spatial.diagonal().mean()
+    assert sum(one.noise for one in found) / len(found) == pytest.approx(noise, rel=0.02)
+    torch.testing.assert_close(torch.stack([f.spatial for f in found]).mean(0), spatial / scale, rtol=0, atol=0.02)
+    torch.testing.assert_close(torch.stack([f.modality for f in found]).mean(0), modality, rtol=0, atol=0.04)
+
+
+@pytest.mark.parametrize("make", [matrix_normal_signals, piecewise_smooth_signals])
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+def test_it_is_not_behind_a_normal_of_either_side_alone(make, rate):
+    generator = torch.Generator().manual_seed(3)
+    signals = make(generator, n=20, m=24, n_signals=12)
+    batch = TrainingBatch(signals.observed, mcar_mask(tuple(signals.clean.shape), rate, generator), signals.clean)
+
+    def error(method):
+        return float(((restored_by(method, batch, [], 0) - batch.target)[~batch.mask] ** 2).mean())
+
+    assert error("twofold normal") < min(error("mvn-em over columns"), error("mvn-em over stations"))
+
+
+def test_hidden_cells_choose_when_to_stop():
+    generator = torch.Generator().manual_seed(0)
+    signals = matrix_normal_signals(generator, n=16, m=10, n_signals=4)
+    mask = mcar_mask(tuple(signals.clean.shape), 0.5, generator)
+    chosen = choose_settings(signals.observed, mask)
+    assert 1 <= chosen.rounds < Settings().rounds
+    assert chosen == choose_settings(torch.where(mask, signals.observed, torch.nan), mask)
 
 
 def test_it_comes_close_to_the_posterior_mean_on_the_true_graphs():
