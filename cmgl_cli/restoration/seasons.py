@@ -120,7 +120,7 @@ def _network_mean(values: Array, design: Array) -> Array:
     known = np.isfinite(values)
     count = known.sum(axis=0)
     station = np.where(count > 0, np.where(known, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
-    centre = np.nan_to_num(np.nanmean(station, axis=0)) if (count > 0).any() else np.zeros(values.shape[2])
+    centre = np.nansum(station, axis=0) / np.maximum((count > 0).sum(axis=0), 1)
     station = np.where(np.isfinite(station), station, centre)
     rest = np.where(known, values - station, 0.0).sum(axis=1)
     weight = known.sum(axis=1).astype(float)

@@ -143,7 +143,16 @@ def restore_table(
     diagnostics = diagnose(values, stations, variables, skill, label)
     diagnostics.settings.update(result.settings)
     graphs = learn_graphs(filled, basis, coordinates)
-    return RestoredTable(filled, result.standard_error, missing, skill, diagnostics, graphs)
+    # a variable that nobody observed has no scale: any number would be invented
+    unknown = missing.all(axis=(0, 1))
+    filled[..., unknown] = np.nan
+    error = np.where(unknown, np.nan, result.standard_error)
+    diagnostics.notes.extend(
+        f"{variable.name}: never observed anywhere, left empty"
+        for variable, gone in zip(variables, unknown, strict=True)
+        if gone
+    )
+    return RestoredTable(filled, error, missing & ~unknown, skill, diagnostics, graphs)
 
 
 @dataclass(frozen=True)

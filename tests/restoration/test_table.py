@@ -167,3 +167,18 @@ def test_wide_networks_are_restored_in_blocks(monkeypatch):
     assert rows["temperature", "default"] < 0.7 * rows["temperature", "climatology"]
     assert "block 1" in result.diagnostics.settings
     assert np.array_equal(result.values[~gaps], observed[~gaps])
+
+
+def test_a_variable_that_nobody_observed_stays_empty():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(60, 4, 2))
+    values[..., 1] = np.nan
+    values[3:6, 1, 0] = np.nan
+    time = np.datetime64("2000-01") + np.arange(60)
+    result = restore_table(
+        values, time, Stations(list("abcd")), [Variable("t"), Variable("rain", lower=0.0)], compare=()
+    )
+    assert np.isfinite(result.values[..., 0]).all() and result.filled[..., 0].sum() == 3
+    assert np.isnan(result.values[..., 1]).all() and np.isnan(result.standard_error[..., 1]).all()
+    assert not result.filled[..., 1].any()
+    assert any("rain" in note and "left empty" in note for note in result.diagnostics.notes)
