@@ -144,7 +144,7 @@ def restore_table(
     diagnostics.settings.update(result.settings)
     graphs = learn_graphs(filled, basis, coordinates)
     # a variable that nobody observed has no scale: any number would be invented
-    unknown = missing.all(axis=(0, 1))
+    unknown: Mask = np.asarray(missing.all(axis=(0, 1)), dtype=bool)
     filled[..., unknown] = np.nan
     error = np.where(unknown, np.nan, result.standard_error)
     diagnostics.notes.extend(
