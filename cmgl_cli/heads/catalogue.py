@@ -90,11 +90,10 @@ class DecoderParts:
 
     def refined(self) -> RefinedDecoder:
         """Return linear layer, generative scores and network on cells; without a graph ("none") no scores."""
+        sizes = self.width, self.n_classes, (self.mean, self.scale)
         if self.graph == "none":
-            return RefinedDecoder(self.linear(), self.width, self.n_classes)
-        return RefinedDecoder(
-            self.linear(), self.width, self.n_classes, generative=self.likelihood(), looks=self.looks()
-        )
+            return RefinedDecoder(*sizes)
+        return RefinedDecoder(*sizes, generative=self.likelihood(), looks=self.looks())
 
 
 def build_decoder(

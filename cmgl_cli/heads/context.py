@@ -15,7 +15,9 @@ from cmgl_cli.errors import InputError, UsageError
 
 WHOLE_IMAGE = 0
 """The window that takes in all patches."""
-WINDOWS = (3, WHOLE_IMAGE)
+NEIGHBOURS = 3
+"""The window of a patch and the eight next to it."""
+WINDOWS = (NEIGHBOURS, WHOLE_IMAGE)
 """Default windows: the patch's neighbours, and the image."""
 
 
@@ -47,11 +49,18 @@ def with_context(observations: Tensor, grid: tuple[int, int], windows: Sequence[
             "grid and patches differ", f"{grid} for {observations.shape[1]} patches", "pass the encoder's patch grid"
         )
     maps = observations.transpose(1, 2).unflatten(2, grid)
-    around = [_window_mean(maps, window).flatten(2).transpose(1, 2) for window in windows]
+    around = [window_mean(maps, window).flatten(2).transpose(1, 2) for window in windows]
     return torch.cat([observations, *around], dim=2)
 
 
-def _window_mean(maps: Tensor, window: int) -> Tensor:
+def window_mean(maps: Tensor, window: int) -> Tensor:
+    """Return the mean of maps [B, K, h, w] over a window around every place, cut off at the border.
+
+    Raises
+    ------
+    UsageError
+        If the window is negative or even.
+    """
     if window == WHOLE_IMAGE:
         return maps.mean((2, 3), keepdim=True).expand_as(maps)
     if window < 0 or window % 2 == 0:

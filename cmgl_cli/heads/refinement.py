@@ -5,7 +5,7 @@ brought to the cells of `appearance` and added:
 
     linear(patch) + s * (log p_c(patch, surroundings) + log p_c(appearance | patch, surroundings)) + network(all of it)
 
-The linear layer and the network's last layer start at zero. The decoder therefore starts as the generative classifier,
+The linear layers and the network's last layer start at zero. The decoder therefore starts as the generative classifier,
 which needs no training, and training corrects it: with few images the graphs decide, with many the network may.
 """
 
@@ -13,9 +13,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, appearance, cell_grid, required_image
-from cmgl_cli.heads.decoders import LinearDecoder, frozen_scores, upsample
+from cmgl_cli.heads.context import NEIGHBOURS, window_mean
+from cmgl_cli.heads.decoders import LinearDecoder, frozen_scores, on_grid, upsample
 from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.frozen import FrozenScoring
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
@@ -24,14 +26,45 @@ EMBEDDING, HIDDEN, DROPOUT = 32, 64, 0.2
 """Channels of the patch embedding and of the hidden layer; share of input channels dropped in training."""
 
 
-class RefinedDecoder(FrozenScoring):
-    """Linear layer, generative scores and a pixel-wise network of two layers, at four times the patch grid.
+class SurroundedDecoder(LinearDecoder):
+    """A linear layer on a patch x, on what sets it apart from its image, and on the mean of its neighbours.
+
+    scores = W_1 x + W_2 (x - mean of the image) + W_3 (mean of 3 x 3 patches) + b: what a patch is beside the rest of
+    its image says more on images of another day or place than what it is by itself.
 
     Parameters
     ----------
-    linear : LinearDecoder
+    width : int
+        Width of the patch features.
+    n_classes : int
+    mean, scale : Tensor, [width], optional
+        Training mean and standard deviation of the features, by which they are standardised.
+    """
+
+    def __init__(self, width: int, n_classes: int, mean: Tensor | None = None, scale: Tensor | None = None):
+        super().__init__(width, n_classes, mean, scale)
+        self.classifier = nn.Linear(3 * width, n_classes)
+
+    def scores(self, inputs: PatchInputs) -> Tensor:
+        """Return patch logits [B, N_p, C]."""
+        patches = (inputs.patches.float() - self.mean) / self.scale
+        own, relative, around = self.classifier.weight.split(patches.shape[2], dim=1)
+        # means commute with linear maps: of C numbers a patch they cost less than of its features
+        near = window_mean(on_grid(functional.linear(patches, around), inputs.grid), NEIGHBOURS)
+        here = functional.linear(patches, own + relative, self.classifier.bias)
+        of_image = functional.linear(patches.mean(1, keepdim=True), relative)
+        return here - of_image + near.flatten(2).transpose(1, 2)
+
+
+class RefinedDecoder(FrozenScoring):
+    """Linear layer, generative scores and a network of two layers on looks and meaning, at four times the patch grid.
+
+    Parameters
+    ----------
     width, n_classes : int
         d and C.
+    standardisation : tuple of Tensor or None, [d] each
+        Training mean and standard deviation of the patch features.
     generative : GenerativeHead or MixtureHead, optional
         Left out, there are no generative scores.
     looks : AppearanceHead, optional
@@ -44,26 +77,29 @@ class RefinedDecoder(FrozenScoring):
 
     def __init__(
         self,
-        linear: LinearDecoder,
         width: int,
         n_classes: int,
+        standardisation: tuple[Tensor | None, Tensor | None] = (None, None),
         *,
         generative: GenerativeHead | MixtureHead | None = None,
         looks: AppearanceHead | None = None,
         start: float = 0.2,
     ):
         super().__init__()
-        self.linear, self.generative, self.looks = linear, generative, looks
-        _silence(linear.classifier)
-        self.embedding = LinearDecoder(width, EMBEDDING, linear.mean, linear.scale)
+        self.generative, self.looks = generative, looks
+        self.linear = SurroundedDecoder(width, n_classes, *standardisation)
+        _silence(self.linear.classifier)
+        self.embedding = SurroundedDecoder(width, EMBEDDING, *standardisation)
         n_scores = 0 if generative is None else n_classes
         if generative is not None:
             self.log_strength = nn.Parameter(torch.tensor(math.log(start)))
         self.normalise = nn.BatchNorm2d(APPEARANCE_NODES + n_scores, affine=False)
-        last = nn.Conv2d(HIDDEN, n_classes, 1)
-        _silence(last)
-        first = nn.Conv2d(EMBEDDING + APPEARANCE_NODES + n_scores, HIDDEN, 1)
-        self.network = nn.Sequential(nn.Dropout2d(DROPOUT), first, nn.GELU(), last)
+        # looks alone are seen with the neighbouring cells: all else is smooth at this distance
+        self.of_looks = nn.Conv2d(APPEARANCE_NODES, HIDDEN, 3, padding=1)
+        self.of_meaning = nn.Conv2d(EMBEDDING + n_scores, HIDDEN, 1)
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.last = nn.Conv2d(HIDDEN, n_classes, 1)
+        _silence(self.last)
 
     def likelihood(self, inputs: PatchInputs) -> Tensor:
         """Return the generative scores of the cells [B, C, 4 h, 4 w], with mean 0 over the classes."""
@@ -87,8 +123,10 @@ class RefinedDecoder(FrozenScoring):
             scores = self.frozen(inputs)
             logits = logits + self.log_strength.exp() * scores
             seen.append(scores)
-        meaning = upsample(self.embedding(inputs), cells)
-        return logits + self.network(torch.cat([meaning, self.normalise(torch.cat(seen, 1))], 1))
+        looks, scored = self.normalise(torch.cat(seen, 1)).tensor_split([APPEARANCE_NODES], dim=1)
+        meaning = torch.cat([upsample(self.embedding(inputs), cells), scored], 1)
+        hidden = self.of_looks(self.dropout(looks)) + self.of_meaning(self.dropout(meaning))
+        return logits + self.last(functional.gelu(hidden))
 
 
 def _silence(layer: nn.Module) -> None:

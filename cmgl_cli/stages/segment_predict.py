@@ -29,8 +29,8 @@ from cmgl_cli.reports import attention_grid_figure, graph_on_image_figure, overl
 from cmgl_cli.segmentation import PatchView
 from cmgl_cli.settings import SegmentConfig
 
-# version of segment (train) since which what pixels look like is relative to the image
-RELATIVE_LOOKS = 2
+# version of segment (train) since which decoders see a patch with its surroundings
+SURROUNDED = 4
 SHOWN_IMAGES = 6
 MOST_GRAPHS = 4
 NO_TRUTH = -1
@@ -138,9 +138,9 @@ def _rows(table: SampleTable, valid: np.ndarray, split: str, path: Path) -> np.n
 
 def _load(artifact: Artifact, device: torch.device, config: SegmentConfig) -> Decoders:
     """Rebuild the decoders, the chosen one first; the others only where they are compared."""
-    if artifact.identity.stage_version < RELATIVE_LOOKS:
+    if artifact.identity.stage_version < SURROUNDED:
         raise InputError(
-            "this decoder is of an earlier cmgl, which saw pixels otherwise",
+            "this decoder is of an earlier cmgl, which saw patches otherwise",
             f"{artifact.path}: segment (train) version {artifact.identity.stage_version}",
             "learn it again: cmgl segment --mode train",
         )
