@@ -134,19 +134,29 @@ class SegmentationData:
             plan=ReaderPlan(memory_bytes=self.memory_bytes),
         )
 
-        # finer masks than this tell decoders little and cost as much again
-        stride = max(1, self.maps.maps.shape[1] // (CELLS_PER_PATCH * max(self.view.grid)))
-        cells = slice(stride // 2, None, stride)
+        # finer masks than this tell decoders little and cost as much again; they are judged by all there is
+        stride = max(1, self.maps.maps.shape[1] // (CELLS_PER_PATCH * max(self.view.grid))) if shuffle else 1
 
         def epoch(number: int) -> Iterator[SegmentationBatch]:
-            for batch in reader.epoch(number):
+            for index, batch in enumerate(reader.epoch(number)):
                 images = None
                 if self.pictures is not None:
                     images = np.stack([self.pictures(int(row)) for row in batch.indices])
-                masks = torch.from_numpy(batch.aligned["mask"][:, cells, cells].astype(np.int64)).to(self.view.device)
+                rows, columns = thinned(stride, number + index)
+                masks = torch.from_numpy(batch.aligned["mask"][:, rows, columns].astype(np.int64)).to(self.view.device)
                 yield SegmentationBatch(self.view.inputs(batch.patches, images, batch.indices), masks)
 
         return epoch
+
+
+def thinned(stride: int, turn: int) -> tuple[slice, slice]:
+    """Return which rows and columns of a mask stand for cells of `stride` by `stride` labels.
+
+    An even number of labels has none in the middle: the four around it take turns. Always the same one would teach
+    decoders to shift what they draw by half a label.
+    """
+    middles = (stride // 2, (stride - 1) // 2)
+    return slice(middles[turn % 2], None, stride), slice(middles[turn // 2 % 2], None, stride)
 
 
 def graph_evidence(graphs: Artifact, pixels: np.ndarray, seed: int) -> GraphEvidence:

@@ -18,6 +18,7 @@ from cmgl_cli.datasets import open_dataset
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.graphs import Moments, Nonparanormal
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
+from cmgl_cli.segmentation import thinned
 from cmgl_cli.nodes.proxies import balanced_weights
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.regions import RegionEvidence, RegionSource
@@ -519,3 +520,15 @@ def test_predictions_do_not_depend_on_the_number_of_threads(work):
         torch.set_num_threads(threads)
     with open_artifact(work / "segmentation.h5") as found:
         np.testing.assert_array_equal(found["map/values"], before)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_thinned_masks_are_not_shifted(stride):
+    """Over four turns the labels that stand for a cell have its centre as their mean place."""
+    places = np.arange(4 * stride)
+    rows, columns = (np.mean([places[thinned(stride, turn)[axis]] for turn in range(4)], axis=0) for axis in (0, 1))
+    centres = np.arange(4) * stride + (stride - 1) / 2
+    np.testing.assert_array_equal(rows, centres)
+    np.testing.assert_array_equal(columns, centres)
+    chosen = {(thinned(stride, turn)[0].start, thinned(stride, turn)[1].start) for turn in range(4)}
+    assert len(chosen) == (4 if stride % 2 == 0 else 1)
