@@ -18,12 +18,12 @@ from cmgl_cli.datasets import open_dataset
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.graphs import Moments, Nonparanormal
 from cmgl_cli.label_maps import LabelMaps, require_one_grid
-from cmgl_cli.segmentation import thinned
 from cmgl_cli.nodes.proxies import balanced_weights
 from cmgl_cli.pictures import Pictures
 from cmgl_cli.regions import RegionEvidence, RegionSource
 from cmgl_cli.reports.material import run_of_config
 from cmgl_cli.reports.report import write_report
+from cmgl_cli.segmentation import thinned
 from cmgl_cli.stages.extract_masks import shrunk
 from cmgl_cli.steps import steps_of
 from cmgl_cli.sufficient import fold_correlations
