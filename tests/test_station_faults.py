@@ -46,7 +46,10 @@ def restore(*more, code=0, places="places.csv"):
     outcome = cmgl(*command, code=code)
     if code == 0:
         with open_artifact("artifacts/r/restored.h5") as found:
-            assert np.isfinite(found["values"]).all() and (found["standard_error"][found["filled"]] >= 0).all()
+            values, filled = found["values"], found["filled"]
+            seen = np.isfinite(values).any(axis=(0, 1))
+            assert np.isfinite(values[..., seen]).all() and (found["standard_error"][filled] >= 0).all()
+            assert not filled[..., ~seen].any()
     else:
         assert "mend:" in outcome.err and not any(__import__("pathlib").Path(".").rglob("restored.h5"))
     return outcome.err
@@ -63,7 +66,7 @@ def of(station):
 SPOILT = {
     "a dead station": (lambda: [r if r[0] != "s2" else [*r[:2], "", ""] for r in records()], ["s2"]),
     "a variable never observed at a station": (lambda: changed(3, of("s4"), ""), ["rain at s4"]),
-    "a variable observed nowhere": (lambda: changed(3, lambda row: True, ""), ["rain"]),
+    "a variable observed nowhere": (lambda: changed(3, lambda row: True, ""), ["rain", "left empty"]),
     "a constant column": (lambda: changed(3, lambda row: True, "3.0"), ["rain = 3"]),
     "nothing at one time": (lambda: [r if r[1] != "2001-03" else [*r[:2], "", ""] for r in records()], ["2001-03"]),
     "-999 for missing": (lambda: changed(2, lambda row: row[1] == "2000-05", "-999"), ["-999"]),
@@ -113,6 +116,22 @@ def test_a_station_that_the_table_does_not_know_is_named():
 def test_without_coordinates_it_works_and_says_what_is_lost():
     write("r.csv", HEADER, records())
     assert "no coordinates" in restore(places=None)
+
+
+def test_a_station_in_kelvin_is_named_and_used_as_it_is():
+    rows = [[*r[:2], f"{float(r[2]) + 273.15:.2f}" if r[0] == "s3" and r[2] else r[2], r[3]] for r in records()]
+    write("r.csv", HEADER, rows)
+    told = restore()
+    assert "warm at s3" in told and "K among degC" in told
+    with open_artifact("artifacts/r/restored.h5") as found:
+        at = found["station"].tolist().index("s3")
+        assert found["values"][:, at, 0].min() > 250
+
+
+def test_a_variable_without_gaps_is_not_called_uncalibrated():
+    write("r.csv", HEADER, [[*r[:2], r[2] or "15.0", r[3]] for r in records()])
+    told = restore()
+    assert "warm:" not in told and "calibrated" not in told
 
 
 def test_two_stations_at_one_place_are_named():

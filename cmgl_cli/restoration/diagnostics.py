@@ -94,7 +94,9 @@ def diagnose(
     low = np.where(known, values, np.inf).min(axis=0)
     high = np.where(known, values, -np.inf).max(axis=0)
     constant = ((low == high) & (known.sum(axis=0) > 2)).reshape(-1)
-    notes = [_verdict(variable.name, skill, method) for variable in variables]
+    # a variable without gaps, or without observations, has no fills to judge
+    gaps: Mask = np.asarray(known.any(axis=(0, 1)) & ~known.all(axis=(0, 1)), dtype=bool)
+    notes = [_verdict(variable.name, skill, method) for variable, some in zip(variables, gaps, strict=True) if some]
     if stations.coordinates() is None:
         notes.append("no coordinates: no spatial kernel and no kriging; stations are related by their records alone")
     return Diagnostics(

@@ -325,8 +325,11 @@ def _summarize_restoration(artifact: Artifact, job: Job) -> None:
         for variable, method, rmse, mae, n in zip(
             *(skill[k] for k in ("variable", "method", "rmse", "mae", "n")), strict=True
         )
+        if n
     ]
-    job.console.table("skill on held-out observations", ("variable", "unit", "method", "RMSE", "MAE", "cells"), rows)
+    if rows:
+        columns = ("variable", "unit", "method", "RMSE", "MAE", "cells")
+        job.console.table("skill on held-out observations", columns, rows)
     if hidden.any():
         simulated = artifact.group("simulated")
         lines = [

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmgl_cli.datasets.stations.mixed_units import mixed_units
 from cmgl_cli.datasets.stations.table import StationTable
 
 
@@ -28,7 +29,7 @@ def diagnose(table: StationTable) -> tuple[Finding, ...]:
     -------
     tuple of Finding
         Kinds: ``dead-station``, ``empty-variable``, ``never-observed`` (a variable at a station), ``constant``,
-        ``empty-time``, ``no-coordinates``, ``same-place``. Empty where all is well.
+        ``empty-time``, ``no-coordinates``, ``same-place``, ``mixed-units``. Empty where all is well.
     """
     observed: np.ndarray = table.observed
     dead = np.asarray(~observed.any(axis=(0, 2)))
@@ -49,6 +50,11 @@ def diagnose(table: StationTable) -> tuple[Finding, ...]:
             _named(table.stations, nowhere),
         ),
         ("same-place", "places shared by several stations", _same_place(table)),
+        (
+            "mixed-units",
+            "records as if in another unit (used as they are; convert them, or leave the stations out with --exclude)",
+            _mixed_units(table),
+        ),
     ]
     return tuple(Finding(kind, _counted(len(names), what), names) for kind, what, names in found if names)
 
@@ -72,6 +78,18 @@ def _constant(table: StationTable) -> tuple[str, ...]:
         values = table.values[..., k][table.observed[..., k]]
         if values.size > 1 and values.min() == values.max():
             names.append(f"{name} = {values[0]:g}")
+    return tuple(names)
+
+
+def _mixed_units(table: StationTable) -> tuple[str, ...]:
+    names = []
+    for k, (variable, unit) in enumerate(zip(table.variables, table.units, strict=True)):
+        for suspect in mixed_units(table.values[..., k], unit):
+            change, (low, high) = suspect.conversion, suspect.others
+            names.append(
+                f"{variable} at {table.stations[suspect.station]}, mean {suspect.mean:.4g}, elsewhere {low:.4g} to "
+                f"{high:.4g} (as {change.unit} among {change.into})"
+            )
     return tuple(names)
 
 
