@@ -64,7 +64,7 @@ def require_bounded(problem: Problem) -> None:
         "the problem may be unbounded: a covariance is singular and its penalty leaves directions free",
         f"class {worst}; smallest gamma W off the diagonal {_smallest(problem.penalty.specific):.3g}, "
         f"rho {float(problem.penalty.common.max()):.3g}",
-        "set a weight floor (weight_floor=0.01), add a ridge (ridge=0.01), or raise rho",
+        "set a weight floor (0.01, say), add a ridge (0.01), or raise rho",
     )
 
 
