@@ -79,7 +79,7 @@ def test_bad_input_is_named(change, match):
 def test_unbounded_is_detected_and_its_mends_work():
     singular = np.ones((2, 3, 3)) * 0.5 + 0.5 * np.eye(3)
     singular[0] = 1.0
-    with pytest.raises(ValueError, match="weight_floor"):
+    with pytest.raises(ValueError, match="weight floor"):
         fit_joint(singular, 0.0, 0.0, 0.1)
     assert fit_joint(singular, 0.0, 0.1, 0.1, weight_floor=0.1).converged
     assert fit_joint(singular, 0.0, 0.1, 0.1, ridge=0.1).converged
