@@ -23,7 +23,7 @@ from cmgl_cli.pictures import Pictures
 from cmgl_cli.regions import RegionEvidence, RegionSource
 from cmgl_cli.reports.material import run_of_config
 from cmgl_cli.reports.report import write_report
-from cmgl_cli.segmentation import thinned
+from cmgl_cli.segmentation import PatchView, SegmentationData, thinned
 from cmgl_cli.stages.extract_masks import shrunk
 from cmgl_cli.steps import steps_of
 from cmgl_cli.sufficient import fold_correlations
@@ -532,3 +532,24 @@ def test_thinned_masks_are_not_shifted(stride):
     np.testing.assert_array_equal(columns, centres)
     chosen = {(thinned(stride, turn)[0].start, thinned(stride, turn)[1].start) for turn in range(4)}
     assert len(chosen) == (4 if stride % 2 == 0 else 1)
+
+
+def test_training_sees_thinned_masks_in_turns_and_judges_whole_ones(work):
+    with (
+        open_artifact(work / "features.h5") as features,
+        open_artifact(work / "nodes.h5") as nodes,
+        open_artifact(work / "masks.h5") as masks,
+        open_artifact(work / "region_graphs.h5") as graphs,
+    ):
+        maps = LabelMaps.read(masks, features["id"], "features")
+        grid = require_one_grid(features)
+        view = PatchView.of(nodes.group("weights"), graphs.group("transform"), grid, torch.device("cpu"))
+        data = SegmentationData(view, features, maps, None, 2**30, 2, 0)
+        size = maps.maps.shape[1]
+        stride = size // (4 * max(grid))
+        assert stride > 1
+        rows = np.flatnonzero(maps.known)[:4]
+        whole = torch.cat([batch.masks for batch in data.batches(rows, shuffle=False)(0)]).numpy()
+        np.testing.assert_array_equal(whole, maps.maps[rows])
+        thin = [batch.masks for batch in data.batches(rows)(0)]
+        assert {mask.shape[1] for mask in thin} == {len(range(stride // 2, size, stride))}
