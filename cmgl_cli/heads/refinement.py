@@ -30,15 +30,8 @@ class SurroundedDecoder(LinearDecoder):
     """A linear layer on a patch x, on what sets it apart from its image, and on the mean of its neighbours.
 
     scores = W_1 x + W_2 (x - mean of the image) + W_3 (mean of 3 x 3 patches) + b: what a patch is beside the rest of
-    its image says more on images of another day or place than what it is by itself.
-
-    Parameters
-    ----------
-    width : int
-        Width of the patch features.
-    n_classes : int
-    mean, scale : Tensor, [width], optional
-        Training mean and standard deviation of the features, by which they are standardised.
+    its image says more on images of another day or place than what it is by itself. Parameters are those
+    of `LinearDecoder`.
     """
 
     def __init__(self, width: int, n_classes: int, mean: Tensor | None = None, scale: Tensor | None = None):

@@ -5,6 +5,7 @@ both its level and its spread among theirs.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ A scale changes level and spread alike, as a wet or windy place does, so that mo
 _TEMPERATURES = {"degC": (-90.0, 60.0), "K": (183.0, 333.0), "degF": (-130.0, 140.0)}
 """Without a known unit, only means in these ranges are taken for temperatures."""
 _LEAST_STATIONS, _LEAST_COMMON = 4, 6
-_MOST_REFERENCES = 400
+_MOST_REFERENCES = 100
 
 
 @dataclass(frozen=True)
@@ -161,19 +162,37 @@ class _Pairs:
         """Stations with enough others to compare with."""
         return np.isfinite(self.own).sum(axis=1) >= _LEAST_STATIONS - 1
 
+    @cached_property
+    def difference(self) -> Array:
+        """Each station's typical difference from the others."""
+        return _median(self.own - self.their)
+
+    @cached_property
+    def level(self) -> Array:
+        """Logarithm of each station's typical ratio to the others, the middle station's at zero."""
+        own, their = (np.where(means > 0, means, np.nan) for means in (self.own, self.their))
+        return _centred(_median(np.log(own / their)))
+
+    @cached_property
+    def spread(self) -> Array:
+        """The same of standard deviations."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return _centred(_median(np.log(self.own_spread / self.their_spread)))
+
 
 def _misfit(pairs: _Pairs, conversion: Conversion) -> Array:
     """Return how far stations are from the others once converted; infinite where they are no suspects."""
     factor, shift = conversion.factor, conversion.shift
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = _typical(np.log(pairs.own_spread / pairs.their_spread)) + np.log(factor)
+        spread = pairs.spread + np.log(factor)
         if shift:
-            before = _typical(pairs.own - pairs.their)
-            after = _median(factor * pairs.own + shift - pairs.their) - _middle(_median(pairs.own - pairs.their))
+            before = _centred(pairs.difference)
+            # with the factor 1 the conversion moves the median as it moves every value
+            moved = pairs.difference if factor == 1 else _median(factor * pairs.own - pairs.their)
+            after = moved + shift - _middle(pairs.difference)
             floor = 0.1 * _middle(pairs.own_spread)
         else:
-            level = np.log(np.where(pairs.own > 0, pairs.own, np.nan) / np.where(pairs.their > 0, pairs.their, np.nan))
-            before, floor = _typical(level), 0.03
+            before, floor = pairs.level, 0.03
             after = before + np.log(factor)
         scale = max(1.4826 * _middle(np.abs(before)), floor)
         near = np.maximum(_NEAR * scale, 0.1 * np.abs(before))
@@ -183,10 +202,8 @@ def _misfit(pairs: _Pairs, conversion: Conversion) -> Array:
         return np.where(fits, np.abs(after) / near + np.abs(spread) / tolerance, np.inf)
 
 
-def _typical(relative: Array) -> Array:
-    """Return each station's typical difference from the others, the middle station's at zero."""
-    difference = _median(relative)
-    return difference - _middle(difference)
+def _centred(values: Array) -> Array:
+    return values - _middle(values)
 
 
 def _median(relative: Array) -> Array:
