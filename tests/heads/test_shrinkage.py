@@ -109,3 +109,19 @@ def test_indefinite_combinations_are_left_out_and_all_indefinite_is_an_error() -
 def test_refuses_a_weight_outside_the_unit_interval(weight: float) -> None:
     with pytest.raises(InputError, match="0, 1"):
         shrink(precisions(2, 3), weight=weight)
+
+
+def test_graphs_are_chosen_again_where_the_means_have_moved() -> None:
+    """Scores are best at half of the common mean, and there at other graphs than at the classes' own means."""
+    labels = np.arange(400) % 2
+    noise = np.random.default_rng(0).standard_normal(400)
+
+    def score(matrices, means):
+        graph, moved = 1 - np.ptp(matrices) / 2, 1 - np.ptp(means) / 2
+        best = 0.5 if moved > 0 else 0.1
+        margin = 3 / (1 + 10 * (graph - best) ** 2) / (1 + 10 * (moved - 0.5) ** 2)
+        return np.outer(margin * (2 * labels - 1) + noise, [-0.5, 0.5])
+
+    own = np.array([[[1.0]], [[3.0]]])
+    assert choose_shares(own, np.array([[0.0], [2.0]]), score, labels) == Shares(0.5, 0.5)
+    assert choose_shares(own, np.array([[0.0], [2.0]]), score, labels, (None, 0.0)) == Shares(0.1, 0.0)

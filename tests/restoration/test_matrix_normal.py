@@ -9,6 +9,7 @@ from cmgl_cli.restoration import TrainingBatch, matrix_normal
 from cmgl_cli.restoration.matrix_normal import (
     MatrixNormal,
     Settings,
+    choose_settings,
     fill_columns,
     fill_stations,
     fit_matrix_normal,
@@ -136,3 +137,35 @@ def test_unusable_signals_are_refused():
         fit_matrix_normal(torch.zeros(3, 4), torch.ones(3, 4))
     with pytest.raises(InputError):
         fit_matrix_normal(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4))
+
+
+def chosen(monkeypatch, courses):
+    """Return the settings chosen where hidden cells err as `courses` says, by shrinkage and first noise level."""
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
+
+    def rounds(observed, mask, settings, seed):
+        for level in courses[settings.shrinkage, settings.noise]:
+            yield None, (level + 0.1 * level * noise).reshape(1, 10, 20)
+
+    monkeypatch.setattr(matrix_normal, "_rounds", rounds)
+    zeros, known = torch.zeros(1, 10, 20), torch.ones(1, 10, 20, dtype=torch.bool)
+    return choose_settings(zeros, known, known)[0]
+
+
+def test_hidden_cells_choose_shrinkage_noise_and_the_last_round_before_it_gets_worse(monkeypatch):
+    even, worse = [3.0, 2.0, *[1.0] * 23], [3.0, 2.0, 0.9, *[0.5] * 4, *[0.8] * 18]
+    last = {("spectrum", 0.01): even, ("diagonal", 0.01): [4.0] * 25, ("spectrum", 0.1): [2.0] * 25}
+    assert chosen(monkeypatch, last) == Settings("spectrum", rounds=24)
+    early = {("spectrum", 0.01): even, ("diagonal", 0.01): worse, ("diagonal", 0.1): [2.0] * 25}
+    assert chosen(monkeypatch, early) == Settings("diagonal", 0.1, 0.5, rounds=6)
+    loud = {("spectrum", 0.01): even, ("diagonal", 0.01): [4.0] * 25, ("spectrum", 0.1): worse}
+    assert chosen(monkeypatch, loud) == Settings("spectrum", noise=0.1, rounds=6)
+
+
+def test_older_draws_fade_and_the_first_ones_do_not_count():
+    one, other = (matrix_normal._Spread(torch.full((2, 2), x), torch.full((3, 3), x), x) for x in (0.0, 1.0))
+    steps = [one.moved_to(other, number) for number in range(1, 20)]
+    assert [step.seen for step in steps[:2]] == [1.0, 1.0]
+    weights = [step.seen for step in steps[2:]]
+    assert weights == sorted(weights, reverse=True) and 0.5 < weights[0] < 0.6 and weights[-1] < 0.12
+    assert all(float(step.rows[0, 0]) == pytest.approx(step.seen) == float(step.columns[1, 2]) for step in steps)

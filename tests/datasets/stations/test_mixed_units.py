@@ -94,3 +94,21 @@ def test_no_false_alarm_on_real_records(shared_data, record, known):
     for k, unit in enumerate(table.units):
         for part in (table.values[..., k], table.values[-360:, ..., k], table.values[-24:, ::5, k]):
             assert mixed_units(part, unit if known else "") == []
+
+
+def test_a_station_with_hardly_any_common_times_is_no_suspect():
+    values = network("temperature")
+    values[:, 3] += 273.15
+    values[60:, 3] = np.nan
+    assert [suspect.station for suspect in mixed_units(values)] == [3]
+    values[5:, 3] = np.nan
+    assert mixed_units(values) == []
+
+
+def test_a_station_among_the_others_as_it_stands_is_no_suspect():
+    values = network("length")
+    values[:, 3] /= 10
+    assert [suspect.station for suspect in mixed_units(values, "mm")] == [3]
+    # drier still, and in no other unit: so dry a place may well be
+    values[:, 5] /= 50
+    assert mixed_units(values, "mm") == []
