@@ -88,6 +88,20 @@ def test_edges_of_patches_come_with_a_frequency(workplace):  # noqa: F811
         assert found["selection/criterion"].tolist() == ["stability"]
 
 
+def test_a_given_share_of_the_common_mean_is_used_as_given(workplace):  # noqa: F811
+    point = ["classify", "--dataset", "smoke", "--shrinkage", "1", "--mean-shrinkage"]
+    chosen = {}
+    for share in ("0.25", "1"):
+        cmgl(*point, share, "--force")
+        with open_artifact(workplace / "classification.h5") as found:
+            rows = found.group("table")
+        chosen[share] = rows["chosen"][rows["method"].tolist().index("graph classifier (image)")]
+    # classes that share graph and mean score alike, and no temperature is better than another
+    assert chosen["1"] == "shrinkage 1, mean shrinkage 1, temperature 1"
+    assert chosen["0.25"].startswith("shrinkage 1, mean shrinkage 0.25, temperature ")
+    assert "mean_shrinkage = '1.5'" in cmgl(*point, "1.5", code=2).err
+
+
 def test_a_transform_for_every_class_goes_through_the_whole_chain(workplace):  # noqa: F811
     cmgl("fit-graphs", "--dataset", "smoke", *SMALL["fit-graphs"], "--scope", "class")
     outcome = cmgl("classify", "--dataset", "smoke", "--json").json

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cmgl_cli.graphs.certificate import Certificate, Problem, certify
+from cmgl_cli.graphs.interrupts import deliver
 from cmgl_cli.graphs.penalty import prox
 from cmgl_cli.graphs.result import Step
 
@@ -52,6 +53,7 @@ def solve_admm(problem: Problem, start: Tensor, tol: float, max_iter: int, check
     best, best_certificate, history = start, certify(start, problem), []
     iteration = 0
     for iteration in range(1, max_iter + 1):
+        deliver()
         if best_certificate.relative_gap <= tol:
             iteration -= 1
             break

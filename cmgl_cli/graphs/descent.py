@@ -24,6 +24,7 @@ from cmgl_cli.graphs import kernels
 from cmgl_cli.graphs.admm import Iterate, solve_admm
 from cmgl_cli.graphs.audit import lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem
+from cmgl_cli.graphs.interrupts import deliver
 from cmgl_cli.graphs.newton import newton_step
 from cmgl_cli.graphs.packed import pack, prox_packed, unpack
 from cmgl_cli.graphs.result import Step
@@ -65,6 +66,7 @@ class Descent:
 
     def check(self) -> float:
         """Evaluate objective and dual bound, note them, and return the relative gap."""
+        deliver()
         self.value = kernels.objective(self.sigma, self.omega, self.common, self.weight, self.rho, self.alpha)
         self.bound = -np.inf
         if self.dual is not None:

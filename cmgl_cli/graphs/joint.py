@@ -15,6 +15,7 @@ from cmgl_cli.graphs.audit import assemble, audit, lifted_value, median
 from cmgl_cli.graphs.certificate import Certificate, Problem, certify
 from cmgl_cli.graphs.descent import solve_descent, solve_splitting
 from cmgl_cli.graphs.inputs import make_problem
+from cmgl_cli.graphs.interrupts import interrupts_deferred
 from cmgl_cli.graphs.one_class import fit_one_class, near_independence, solve_active_set
 from cmgl_cli.graphs.packed import pack
 from cmgl_cli.graphs.penalty import split
@@ -38,6 +39,7 @@ class _Job:
     max_iter: int
 
 
+@interrupts_deferred()
 def fit_joint(  # noqa: PLR0913 (the published signature)
     covariances: Any,
     weights: Any,

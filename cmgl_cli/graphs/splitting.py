@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cmgl_cli.graphs.anderson import accelerate, new_memory
 from cmgl_cli.graphs.expansion import EXACT, exact_step, lazy_step, new_reference
+from cmgl_cli.graphs.interrupts import deliver
 from cmgl_cli.graphs.kernels import FAST
 from cmgl_cli.graphs.lapack import factor, invert
 from cmgl_cli.graphs.packed import pack, prox_packed, unpack
@@ -314,6 +315,7 @@ class Splitting:
             taken, residual = self.advance(due, limit)
             value, bound = self.certificate()
             yield taken, value, bound
+            deliver()
             gap, due = _outlook(value, bound, residual, tol)
 
     def certificate(self) -> tuple[float, float]:

@@ -173,7 +173,7 @@ def test_what_it_cannot_do_is_said():
     sigma, weights = larger(8, 10)
     with pytest.raises(ValueError, match="one class"):
         fit_joint(np.concatenate([sigma, sigma]), 0.5, 0.1, 0.1, solver="active-set")
-    with pytest.raises(ValueError, match="weight_floor"):
+    with pytest.raises(ValueError, match="weight floor"):
         fit_joint(np.ones((3, 3)), 0.0, 1.0, 0.1, solver="active-set")
     with pytest.raises(ValueError, match="not symmetric"):
         fit_joint(sigma[0] + np.triu(np.ones((10, 10)), 1), 0.5, 0.1, 0.1)

@@ -111,7 +111,7 @@ def large_run(folder: Path, n_classes: int, p: int, n: int, seed: int = 0) -> Pa
             "confusion": rng.integers(0, 3, (n_classes, n_classes)) + 5 * np.eye(n_classes, dtype=int),
             "table/method": texts(methods),
             "table/inputs": texts(["z"] * 3),
-            "table/chosen": texts(["shrinkage 0.5", "", ""]),
+            "table/chosen": texts(["shrinkage 0.5, mean shrinkage 0.25", "", ""]),
             **{f"table/{name}": np.full(3, 0.5) for name in numbers},
             **{f"per_class/{name}": np.full(n_classes, value) for name, value in own.items()},
             "per_class/support": np.full(n_classes, 5),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cmgl_cli.artifacts import open_artifact
-from cmgl_cli.heads import GraphDiscriminant, Shares
+from cmgl_cli.heads import Shares
 from cmgl_cli.reports import Figure, Section, png
 from cmgl_cli.reports.budget import within
 from cmgl_cli.reports.material import Found, runs_of_files
@@ -167,9 +167,10 @@ def test_the_classifier_is_rebuilt_as_it_scored(run, no_pictures):
     with open_artifact(run.parent / "graphs.h5") as graphs:
         matrices = graphs["precision"]
         half = 0.5 * matrices + 0.5 * matrices.mean(axis=0)
-        expected = GraphDiscriminant(half, graphs["means"])
-    assert seen.shares == Shares(0.5, 0.0)
-    np.testing.assert_allclose(seen.model.precision, expected.precision)
+        means = 0.75 * graphs["means"] + 0.25 * graphs["means"].mean(axis=0)
+    assert seen.shares == Shares(0.5, 0.25) and np.ptp(means, axis=0).max() > 0.1
+    np.testing.assert_allclose(seen.model.precision, half)
+    np.testing.assert_allclose(seen.model.means, means)
     (section,) = evidence.sections([one])
     assert section.figures[0].name == "evidence"
 
