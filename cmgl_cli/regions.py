@@ -1,8 +1,8 @@
 """Graphs of the classes of masks: what a class is observed by, and the moments of that.
 
-A class is observed in the cells it covers: a quarter of a patch by a quarter, with nodes for what the pixels look like,
-for the patch, and for the patch's surroundings (`heads.appearance`, `heads.context`). Or by its patches alone, by their
-mean in an image, or by the images that show it.
+A class is observed in the cells it covers, parts of patches, with nodes for what the pixels look like, for the patch,
+and for the patch's surroundings (`heads.appearance`, `heads.context`). Or by its patches alone, by their mean in an
+image, or by the images that show it.
 """
 
 from collections.abc import Callable, Iterator

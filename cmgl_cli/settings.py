@@ -114,6 +114,13 @@ class ExtractConfig:
     precision: str = option("highest", "Precision of float32 matrix products.", choices=("highest", "high", "medium"))
     attention: str = option("sdpa", "Implementation of the encoder's attention.", choices=("sdpa", "eager"))
     max_patches: int | None = option(None, "Most patches of an image, for NaFlex encoders.", least=1)
+    tiles: int = option(
+        1,
+        "Read images through windows, so many side by side and those half way between: finer patches.",
+        least=1,
+        most=8,
+        added=True,
+    )
     store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
     mask_size: int = option(112, "Rows and columns of the stored masks, which training sees.", least=8, most=1024)
     batch_size: str = option("auto", "Images a batch; auto halves it when memory runs out.", results=False)

@@ -85,7 +85,7 @@ _OPTIONAL_MASKS = Input("masks", "masks.h5", "masks", required=False)
 _DECODER = Input("model", "decoder.h5", "decoder", portable=True)
 
 _OF_THE_ENCODER = frozenset(
-    {"encoder", "revision", "dtype", "precision", "attention", "max_patches", "store"}  # masks are not encoded
+    {"encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "store"}  # masks are not encoded
 )
 _OF_TRAINING = frozenset({"decoder", "graph", "epochs", "learning_rate", "dice", "batch_size", "seed"})
 _OF_REGIONS = frozenset({"region", "windows", "appearance", "cross_fit"})
@@ -101,7 +101,7 @@ STEPS: tuple[Step, ...] = (
         "features",
         "text_features.h5",
         (Input("renders", "renders.h5", "renders"),),
-        ignores=frozenset({"split", "limit", "seed", "mask_size"}),
+        ignores=frozenset({"split", "limit", "seed", "mask_size", "tiles"}),
     ),
     Step("extract", "mask", 1, "masks", "masks.h5", ignores=_OF_THE_ENCODER, needs_masks=True, room="extract_masks"),
     Step("distill", "", 2, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES, _OPTIONAL_MASKS)),

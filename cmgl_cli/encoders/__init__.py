@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from cmgl_cli.encoders.loading import load_encoder
     from cmgl_cli.encoders.preprocessing import Pixels
     from cmgl_cli.encoders.streaming import EncodedBatch, encode_stream
+    from cmgl_cli.encoders.tiling import TiledEncoder
 
-__all__ = ["EncodedBatch", "Encoder", "Pixels", "Tokens", "encode_stream", "load_encoder"]
+__all__ = ["EncodedBatch", "Encoder", "Pixels", "TiledEncoder", "Tokens", "encode_stream", "load_encoder"]
 
 _HOME = {
     "EncodedBatch": "streaming",
     "Encoder": "encoder",
     "Pixels": "preprocessing",
+    "TiledEncoder": "tiling",
     "Tokens": "encoder",
     "encode_stream": "streaming",
     "load_encoder": "loading",

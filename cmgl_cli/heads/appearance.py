@@ -1,8 +1,8 @@
 """What images look like around each cell of a grid finer than the patches: the nodes of a graph that see pixels.
 
 A patch of 16 pixels is larger than a cell nucleus or a lamp post: no score of patches, however good, can draw them. So
-every patch is cut into `UPSCALING` x `UPSCALING` cells, each with nodes of its own for colour, contrast and edges, and
-the class graphs tie these to the probes' nodes: how bright a nucleus is only means something beside how bright its
+every patch is cut into cells (`upscaling` along each side), each with nodes of its own for colour, contrast and edges,
+and the class graphs tie these to the probes' nodes: how bright a nucleus is only means something beside how bright its
 surroundings and its image are, and that is an edge.
 
 All of it is relative to the image: the same scene at dusk, or exposed longer, has the same looks.
@@ -16,16 +16,22 @@ from cmgl_cli.errors import InputError
 from cmgl_cli.heads.context import with_context
 from cmgl_cli.heads.evidence import PatchInputs
 
-UPSCALING = 4
-"""Cells a patch has along each side."""
+UPSCALING, MOST_CELLS = 4, 64
+"""Cells a patch has along each side at most, and an image."""
 APPEARANCE_NODES = 13
 FLOOR, SPREAD_FLOOR = 0.05, 0.01
 """Added before the logarithm: about the noise of 8-bit photographs in the dark, and in even regions."""
 
 
+def upscaling(grid: tuple[int, int]) -> int:
+    """Return how many cells a patch has along each side: fewer where patches are small already."""
+    return max(1, min(UPSCALING, MOST_CELLS // max(grid)))
+
+
 def cell_grid(grid: tuple[int, int]) -> tuple[int, int]:
     """Return rows and columns of the cells of a patch grid."""
-    return UPSCALING * grid[0], UPSCALING * grid[1]
+    factor = upscaling(grid)
+    return factor * grid[0], factor * grid[1]
 
 
 def appearance(image: Tensor, cells: tuple[int, int]) -> Tensor:
@@ -69,7 +75,8 @@ def cell_observations(inputs: PatchInputs, windows: tuple[int, ...]) -> Tensor:
     cells = cell_grid(inputs.grid)
     looks = appearance(required_image(inputs), cells)
     joined = with_context(inputs.observations.float(), inputs.grid, windows).transpose(1, 2).unflatten(2, inputs.grid)
-    patches = joined.repeat_interleave(UPSCALING, 2).repeat_interleave(UPSCALING, 3)
+    factor = upscaling(inputs.grid)
+    patches = joined.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     return torch.cat([looks, patches], 1).flatten(2).transpose(1, 2)
 
 

@@ -121,7 +121,7 @@ class GenerativeDecoder(FrozenScoring):
     """The class log-likelihoods (18) of patches, or of cells, with one strength and one offset a class to be learned.
 
     Untrained it is `patch_decoder.patch_scores`; training calibrates it, no more. With appearance nodes in the graphs
-    it decodes cells, four times the patch grid: scores of patches, interpolated, plus those of what each cell looks
+    it decodes cells: scores of patches, interpolated, plus those of what each cell looks
     like given its patch.
 
     Parameters
@@ -139,20 +139,20 @@ class GenerativeDecoder(FrozenScoring):
         self.offset = nn.Parameter(torch.zeros(n_classes))
 
     def likelihood(self, inputs: PatchInputs) -> Tensor:
-        """Return the generative scores on the patch grid [B, C, h, w], or of cells [B, C, 4 h, 4 w]."""
+        """Return the generative scores on the patch grid [B, C, h, w], or of cells [B, C, *cells]."""
         if self.looks is None:
             return on_grid(self.head(inputs.observations, inputs.grid), inputs.grid)
         return frozen_scores(self.head, self.looks, inputs)
 
     def forward(self, inputs: PatchInputs) -> Tensor:
-        """Return logits [B, C, h, w] on the patch grid, or [B, C, 4 h, 4 w] with appearance."""
+        """Return logits [B, C, h, w] on the patch grid, or [B, C, *cells] with appearance."""
         return self.strength * self.frozen(inputs) + self.offset[:, None, None]
 
 
 def frozen_scores(
     generative: GenerativeHead | MixtureHead, looks: AppearanceHead | None, inputs: PatchInputs
 ) -> Tensor:
-    """Return the generative scores of the cells [B, C, 4 h, 4 w]: of patches, interpolated, plus of their looks."""
+    """Return the generative scores of the cells [B, C, *cells]: of patches, interpolated, plus of their looks."""
     patches = on_grid(generative(inputs.observations, inputs.grid), inputs.grid)
     scores = upsample(patches, cell_grid(inputs.grid))
     return scores if looks is None else scores + looks(inputs)

@@ -11,6 +11,7 @@ a patch costs 2 C (K p)^2 operations (`generative_flops`). The scores are differ
 computed as squares of whitened differences, never expanded.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmgl_cli.errors import InputError
-from cmgl_cli.heads.appearance import UPSCALING, appearance, cell_grid, required_image
+from cmgl_cli.heads.appearance import appearance, cell_grid, required_image, upscaling
 from cmgl_cli.heads.checks import Array
 from cmgl_cli.heads.context import WHOLE_IMAGE, with_context
 from cmgl_cli.heads.discriminant import GraphDiscriminant
@@ -166,7 +167,7 @@ class AppearanceHead(nn.Module):
 
     @torch.no_grad()
     def forward(self, inputs: PatchInputs) -> Tensor:
-        """Return log-densities [B, C, 4 h, 4 w], image by image: a cell has C times 16 numbers.
+        """Return log-densities [B, C, *cells], image by image: a patch has C times 16 numbers.
 
         Raises
         ------
@@ -232,5 +233,6 @@ def generative_flops(
     patches = n_patches * n_classes * (2 * n_local**2 + 3 * n_local)
     link = 2 * n_patches * n_classes * appearance_nodes * (n_local + of_image)
     # Interpolation takes eight operations a number, the sum of squares three.
-    cells = UPSCALING**2 * n_patches * n_classes * appearance_nodes * (2 * appearance_nodes + 11)
+    side = math.isqrt(n_patches)
+    cells = upscaling((side, side)) ** 2 * n_patches * n_classes * appearance_nodes * (2 * appearance_nodes + 11)
     return once + patches + link + cells

@@ -50,7 +50,7 @@ class SurroundedDecoder(LinearDecoder):
 
 
 class RefinedDecoder(FrozenScoring):
-    """Linear layer, generative scores and a network of two layers on looks and meaning, at four times the patch grid.
+    """Linear layer, generative scores and a network of two layers on looks and meaning, on the grid of cells.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ class RefinedDecoder(FrozenScoring):
         _silence(self.last)
 
     def likelihood(self, inputs: PatchInputs) -> Tensor:
-        """Return the generative scores of the cells [B, C, 4 h, 4 w], with mean 0 over the classes."""
+        """Return the generative scores of the cells [B, C, *cells], with mean 0 over the classes."""
         if self.generative is None:
             raise TypeError("this decoder was built without generative scores")
         scores = frozen_scores(self.generative, self.looks, inputs)
         return scores - scores.mean(1, keepdim=True)
 
     def forward(self, inputs: PatchInputs) -> Tensor:
-        """Return logits [B, C, 4 h, 4 w].
+        """Return logits [B, C, *cells].
 
         Raises
         ------

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable, open_artifact
 from cmgl_cli.datasets import Dataset, Sample
-from cmgl_cli.encoders import Encoder, encode_stream, load_encoder
+from cmgl_cli.encoders import Encoder, TiledEncoder, encode_stream, load_encoder
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.settings import ExtractConfig
 from cmgl_cli.sharding import Shard, merge_shards, merged_digests, shard_of
@@ -34,7 +34,7 @@ class Source:
 class State:
     """A loaded encoder and its source; both None when shards are only joined."""
 
-    encoder: Encoder | None
+    encoder: Encoder | TiledEncoder | None
     source: Source | None
 
 
@@ -46,7 +46,7 @@ def prepare(job: Job) -> Prepared:
     shard = shard_of(job.output, job.options.get("shard"))
     # the images first: they are missing more often than the encoder, and looking for them is faster
     source = _cut(_rendered(job) if job.step.variant == "text" else _dataset(job), shard)
-    encoder = load_encoder(
+    loaded = load_encoder(
         config.encoder,
         device=shard.device(config.device),
         dtype=config.dtype,
@@ -55,6 +55,7 @@ def prepare(job: Job) -> Prepared:
         max_num_patches=config.max_patches,
         revision=config.revision,
     )
+    encoder = TiledEncoder(loaded, config.tiles) if config.tiles > 1 and job.step.variant == "image" else loaded
     digests = {"weights": encoder.weights_digest, "settings": json.dumps(encoder.settings, sort_keys=True)}
     return Prepared({**digests, **source.digests}, State(encoder, source))
 
@@ -111,7 +112,7 @@ def compute(job: Job, state: State, inputs: Mapping[str, Artifact], out: Artifac
     out.provenance.update(device=str(encoder.device), unreadable=int((~blocks["valid"][()]).sum()))
 
 
-def _encode(job: Job, encoder: Encoder, source: Source, blocks: BlockSet) -> None:
+def _encode(job: Job, encoder: Encoder | TiledEncoder, source: Source, blocks: BlockSet) -> None:
     pending = blocks.pending()
     problems: dict[int, str] = {}
 
