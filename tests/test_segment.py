@@ -323,6 +323,25 @@ def test_photographs_of_ones_own_are_labelled(work, tmp_path):
     assert "--name" in outcome.err
 
 
+def test_tiles_give_finer_patches_from_end_to_end(work, tmp_path):
+    before = (work / "text_features.h5").read_bytes()
+    cmgl("extract", "--dataset", "smoke", *ENCODER, "--tiles", "2")
+    assert (work / "text_features.h5").read_bytes() == before  # pages of text are read whole
+    cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--proxy", "pixel")
+    cmgl("prior", "--dataset", "smoke")
+    cmgl("fit-graphs", "--dataset", "smoke", *REGION)
+    cmgl("segment", "--dataset", "smoke", "--decoder", "unet", "--epochs", "2", "--no-baselines")
+    with open_artifact(work / "features.h5") as found, open_artifact(work / "decoder.h5") as decoder:
+        assert found["grid"].tolist() == [[16, 16]] * len(found["id"]) and decoder["grid"].tolist() == [16, 16]
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    dataset = open_dataset("smoke")
+    dataset.image(dataset.samples("test")[0]).save(photographs / "one.png")
+    cmgl("segment", "--images", photographs, "--name", "smoke")
+    with open_artifact(work / "photographs.features.h5") as found:
+        assert found.config["tiles"] == 2 and found["grid"].tolist() == [[16, 16]]
+
+
 def test_one_file_takes_a_folder_of_images_and_masks_to_overlays(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = write_folder(tmp_path / "own")

@@ -97,7 +97,7 @@ def _both_modalities(fields: dict[str, Field]) -> dict[str, Field]:
     out = {}
     for name, field in fields.items():
         for modality in ("image", "text"):
-            dims = tuple(f"{modality}:{dim}" if dim in {"n", "n+1", "l"} else dim for dim in field.dims)
+            dims = tuple(f"{modality}:{dim}" if dim in {"n", "n+1", "l", "patch"} else dim for dim in field.dims)
             out[f"{modality}/{name}"] = Field(dims, field.kind, field.about, field.optional or modality == "text")
     return out
 
@@ -178,7 +178,7 @@ _PRIOR = Schema(
         "prior": _field("c node node", "float", "the prior in the chosen direction (6), in [0, 1]"),
         "image/attention": _field("c node patch", "float", "attention averaged over the class's images (4)"),
         "text/attention": _field(
-            "c node patch", "float", "attention averaged over the class's texts (4)", optional=True
+            "c node text:patch", "float", "attention averaged over the class's texts (4)", optional=True
         ),
         "image/overlap": _field("c node node", "float", "cosine of the footprints (5)"),
         "text/overlap": _field("c node node", "float", "cosine of the footprints (5)", optional=True),
