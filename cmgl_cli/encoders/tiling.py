@@ -15,8 +15,8 @@ class TiledEncoder:
     """An encoder that reads an image through windows, ``tiles`` of which span it from side to side.
 
     A patch is then so many times smaller on each side. Windows follow each other by half their size, (2 tiles - 1)^2 in
-    all, and a patch that several of them see is their mean: what lies at the border of one is within another. A window
-    knows nothing of the rest of the image.
+    all, and a patch that several of them see is their mean, weighted by how far it lies from the border of each: what
+    is at the border of one is within another, and no seams are left. A window knows nothing of the rest of the image.
 
     Parameters
     ----------
@@ -75,9 +75,10 @@ class TiledEncoder:
         tokens = windows.values.reshape(len(batch), len(self._places), h, w, self.width)
         values = np.zeros((len(batch), *self.patch_grid, self.width), dtype=np.float32)
         seen = np.zeros((*self.patch_grid, 1), dtype=np.float32)
+        weight = (_slope(h)[:, None] * _slope(w))[..., None]
         for index, (i, j) in enumerate(self._places):
-            values[:, i : i + h, j : j + w] += tokens[:, index]
-            seen[i : i + h, j : j + w] += 1
+            values[:, i : i + h, j : j + w] += weight * tokens[:, index]
+            seen[i : i + h, j : j + w] += weight
         values /= seen
         mask = np.ones((len(batch), self.n_patches), dtype=bool)
         grids = np.tile(np.array(self.patch_grid, dtype=np.int32), (len(batch), 1))
@@ -88,6 +89,12 @@ def _starts(side: int, tiles: int) -> list[int]:
     """Return the first patch of every window along a side: whole windows side by side, and those half way between."""
     whole = [side * i for i in range(tiles)]
     return sorted({*whole, *(start + side // 2 for start in whole[:-1])})
+
+
+def _slope(side: int) -> np.ndarray:
+    """Return the weights of a window's patches along a side, falling from the middle to the border."""
+    place = np.arange(side, dtype=np.float32)
+    return np.minimum(place + 1, side - place)
 
 
 def _pixels(start: int, side: int, patches: int, length: int) -> tuple[int, int]:

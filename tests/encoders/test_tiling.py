@@ -1,4 +1,4 @@
-"""Tiles: every patch is the mean over the windows that see it, each encoded alone, and lies where they lie."""
+"""Tiles: every patch is a mean over the windows that see it, each encoded alone, and lies where they lie."""
 
 import numpy as np
 import pytest
@@ -18,22 +18,24 @@ def alone(encoder, image, box):
     return encoder.encode([encoder.preprocess(image.crop(box))]).values[0].reshape(*encoder.patch_grid, encoder.width)
 
 
-def test_patches_are_means_over_the_windows_that_see_them(encoder):
+def test_patches_are_weighted_means_over_the_windows_that_see_them(encoder):
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (41, 60, 3), dtype=np.uint8)) for _ in range(3)]
     tiled, (h, w) = TiledEncoder(encoder, 3), encoder.patch_grid
     tokens = tiled.encode([tiled.preprocess(image) for image in images])
     assert tiled.patch_grid == (3 * h, 3 * w) and tokens.grids.tolist() == [[3 * h, 3 * w]] * 3 and tokens.mask.all()
+    weight = np.array([[min(i + 1, h - i) * min(j + 1, w - j) for j in range(w)] for i in range(h)])[..., None]
     tops, lefts = (0, h // 2, h, h + h // 2, 2 * h), (0, w // 2, w, w + w // 2, 2 * w)
     for values, image in zip(tokens.values.reshape(3, 3 * h, 3 * w, encoder.width), images, strict=True):
-        total, seen = np.zeros_like(values), np.zeros((3 * h, 3 * w, 1))
+        total, seen, windows = np.zeros_like(values), np.zeros((3 * h, 3 * w, 1)), np.zeros((3 * h, 3 * w))
         for i in tops:
             for j in lefts:
                 top, bottom = round(i * 41 / (3 * h)), round((i + h) * 41 / (3 * h))
                 left, right = round(j * 60 / (3 * w)), round((j + w) * 60 / (3 * w))
-                total[i : i + h, j : j + w] += alone(encoder, image, (left, top, right, bottom))
-                seen[i : i + h, j : j + w] += 1
-        assert seen.min() == 1 and seen.max() == 4
+                total[i : i + h, j : j + w] += weight * alone(encoder, image, (left, top, right, bottom))
+                seen[i : i + h, j : j + w] += weight
+                windows[i : i + h, j : j + w] += 1
+        assert windows.min() == 1 and windows.max() == 4 and weight.max() > weight.min()
         np.testing.assert_allclose(values, total / seen, atol=1e-5)
 
 
