@@ -131,10 +131,26 @@ def _texts(values: Mapping[str, Any]) -> bool:
 
 def _mapping_differences(kind: str, was: Mapping, now: Mapping, shorten: int | None = None) -> list[str]:
     reasons = []
+    absent = "its default" if kind == "setting" else "none"
     for key in sorted({*was, *now}):
-        before, after = was.get(key), now.get(key)
-        if before != after:
-            if shorten:
-                before, after = str(before)[:shorten], str(after)[:shorten]
-            reasons.append(f"{kind} {key} changed: {before} -> {after}")
+        before, after = was.get(key, absent), now.get(key, absent)
+        if before == after:
+            continue
+        parts = _object_in(before), _object_in(after)
+        if parts[0] and parts[1]:
+            reasons += _mapping_differences(f"{kind} {key}:", *parts)
+            continue
+        if shorten:
+            before, after = str(before)[:shorten], str(after)[:shorten]
+        reasons.append(f"{kind} {key} changed: {before} -> {after}")
     return reasons
+
+
+def _object_in(value: Any) -> dict[str, Any]:
+    """Return the JSON object that a text holds, an empty one for any other value."""
+    if not (isinstance(value, str) and value.startswith("{")):
+        return {}
+    try:
+        return json_object(value)
+    except (ValueError, RecursionError):
+        return {}

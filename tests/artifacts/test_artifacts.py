@@ -82,6 +82,24 @@ def test_identity_ignores_input_file_names_but_not_digests():
     ]
 
 
+def test_differences_name_what_differs_within_a_digest_of_settings_and_what_was_left_at_its_default():
+    def identity(settings, **config):
+        return dataclasses.replace(helpers.IDENTITY, config=config, digests={"settings": settings})
+
+    whole, tiled = (
+        identity('{"dtype": "float32", "grid": [8, 8]}'),
+        identity('{"dtype": "float32", "tiles": 2}', tiles=2),
+    )
+    assert whole.differences(tiled) == [
+        "setting tiles changed: 2 -> its default",
+        "digest of the settings: grid changed: none -> [8, 8]",
+        "digest of the settings: tiles changed: 2 -> none",
+    ]
+    for damaged in ("{", "{" + '"a":[' * 20_000, '["a"]'):
+        (reason,) = whole.differences(identity(damaged))
+        assert reason.startswith("digest of the settings changed: ")
+
+
 def test_digest_depends_on_content_not_on_layout(tmp_path):
     def digest(name, **kwargs):
         with h5py.File(tmp_path / name, "w") as file:
