@@ -13,7 +13,7 @@ from torch import Tensor
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.errors import InputError
 from cmgl_cli.graphs import Nonparanormal
-from cmgl_cli.heads.appearance import APPEARANCE_NODES
+from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_grid
 from cmgl_cli.heads.evidence import GraphEvidence, PatchInputs
 from cmgl_cli.heads.frozen import CrossFits
 from cmgl_cli.heads.segmentation_training import SegmentationBatch
@@ -21,8 +21,6 @@ from cmgl_cli.label_maps import LabelMaps
 from cmgl_cli.nodes.distillation import Distiller
 from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
 
-CELLS_PER_PATCH = 4
-"""Rows and columns of the masks that training sees, for each of the patch grid."""
 FITTED = ("precision", "common", "scale", "means")
 Pictures = Callable[[int], np.ndarray]
 """Row to its image, uint8 [r, r, 3]."""
@@ -134,8 +132,8 @@ class SegmentationData:
             plan=ReaderPlan(memory_bytes=self.memory_bytes),
         )
 
-        # finer masks than this tell decoders little and cost as much again; they are judged by all there is
-        stride = max(1, self.maps.maps.shape[1] // (CELLS_PER_PATCH * max(self.view.grid))) if shuffle else 1
+        # masks finer than cells tell decoders little and cost as much again; they are judged by all there is
+        stride = max(1, self.maps.maps.shape[1] // max(cell_grid(self.view.grid))) if shuffle else 1
 
         def epoch(number: int) -> Iterator[SegmentationBatch]:
             for index, batch in enumerate(reader.epoch(number)):

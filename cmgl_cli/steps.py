@@ -119,7 +119,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "fit-graphs",
         "region",
-        3,
+        4,
         "graphs",
         "region_graphs.h5",
         (_NODES, _PRIOR, _FEATURES, _MASKS),
@@ -133,7 +133,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "segment",
         "train",
-        4,
+        5,
         "decoder",
         "decoder.h5",
         (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS),

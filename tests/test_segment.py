@@ -573,6 +573,9 @@ def test_training_sees_thinned_masks_in_turns_and_judges_whole_ones(work):
         np.testing.assert_array_equal(whole, maps.maps[rows])
         thin = [batch.masks for batch in data.batches(rows)(0)]
         assert {mask.shape[1] for mask in thin} == {len(range(stride // 2, size, stride))}
+        # patches half as wide have cells as large as before
+        fine = dataclasses.replace(data, view=dataclasses.replace(view, grid=(28, 28)))
+        assert next(iter(fine.batches(rows)(0))).masks.shape[1:] == (56, 56)
         # with an even number of labels a cell, every epoch another of the four in its middle
         even = dataclasses.replace(maps, maps=maps.maps[:, : 8 * max(grid), : 8 * max(grid)])
         data = SegmentationData(view, features, even, None, 2**30, 2, 0)

@@ -71,13 +71,13 @@ class TiledEncoder:
     def encode(self, batch: Sequence[Pixels]) -> Tokens:
         """Return the patch tokens of a batch, those of an image in one grid, rows first."""
         h, w = self._rows, self._columns
-        windows = self.encoder.encode([Pixels(values, (h, w)) for pixels in batch for values in pixels.values])
-        tokens = windows.values.reshape(len(batch), len(self._places), h, w, self.width)
         values = np.zeros((len(batch), *self.patch_grid, self.width), dtype=np.float32)
         seen = np.zeros((*self.patch_grid, 1), dtype=np.float32)
         weight = (_slope(h)[:, None] * _slope(w))[..., None]
+        # the same window of all images at a time: all windows at once could outgrow memory even with one image
         for index, (i, j) in enumerate(self._places):
-            values[:, i : i + h, j : j + w] += weight * tokens[:, index]
+            windows = self.encoder.encode([Pixels(pixels.values[index], (h, w)) for pixels in batch])
+            values[:, i : i + h, j : j + w] += weight * windows.values.reshape(len(batch), h, w, self.width)
             seen[i : i + h, j : j + w] += weight
         values /= seen
         mask = np.ones((len(batch), self.n_patches), dtype=bool)

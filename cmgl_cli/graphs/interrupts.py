@@ -24,13 +24,15 @@ def interrupts_deferred() -> Iterator[None]:
     if _deferring or not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _deferring.append(before)
+    # in this order nothing is left half done by an interrupt between two of these lines
+    _waiting.clear()
     signal.signal(signal.SIGINT, lambda *arrived: _waiting.append(arrived))
+    _deferring.append(before)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
         _deferring.clear()
+        signal.signal(signal.SIGINT, before)
         if _waiting:
             arrived = _waiting[0]
             _waiting.clear()

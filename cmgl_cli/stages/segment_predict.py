@@ -29,8 +29,8 @@ from cmgl_cli.reports import attention_grid_figure, graph_on_image_figure, overl
 from cmgl_cli.segmentation import PatchView
 from cmgl_cli.settings import SegmentConfig
 
-# version of segment (train) since which decoders see a patch with its surroundings
-SURROUNDED = 4
+# version of segment (train) since which decoders see patches with surroundings, and at most 64 cells a side
+SURROUNDED = 5
 SHOWN_IMAGES = 6
 MOST_GRAPHS = 4
 NO_TRUTH = -1

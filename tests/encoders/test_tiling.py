@@ -57,6 +57,15 @@ def test_tiles_go_through_the_stream_whatever_the_batch(encoder, images):
     np.testing.assert_array_equal(one, many)
 
 
+def test_the_encoder_never_sees_more_windows_at_once_than_there_are_images(encoder, images, monkeypatch):
+    tiled, seen = TiledEncoder(encoder, 4), []
+    inputs = [tiled.preprocess(image) for image in images[:2]]
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda batch: seen.append(len(batch)) or encode(batch))
+    tiled.encode(inputs)
+    assert seen == [2] * 49
+
+
 def test_the_settings_tell_tiles_apart(encoder):
     settings = TiledEncoder(encoder, 2).settings
     assert settings["tiles"] == 2 and settings["patch_grid"] == [2 * side for side in encoder.patch_grid]
