@@ -5,8 +5,10 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
+from cmgl_cli.graphs import fit_joint
 from cmgl_cli.graphs.interrupts import deliver, interrupts_deferred
 
 FIT = """
@@ -62,6 +64,18 @@ def test_other_threads_and_ignored_interrupts_are_left_alone():
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("solver", ["splitting", "descent", "admm"])
+def test_a_solve_in_steps_ends_at_the_next_one(solver):
+    samples = np.random.default_rng(0).standard_normal((2, 40, 10)) @ np.linspace(0.1, 1, 100).reshape(10, 10)
+    sigma, reached = np.stack([np.corrcoef(one.T) for one in samples]) + np.eye(10), []
+    with pytest.raises(KeyboardInterrupt), interrupts_deferred():
+        signal.raise_signal(signal.SIGINT)
+        fit_joint(sigma, 0.5, 0.01, 0.01, solver=solver)
+        reached.append("end")
+    assert not reached
+    assert fit_joint(sigma, 0.5, 0.01, 0.01, solver=solver).converged
 
 
 @pytest.mark.parametrize(
