@@ -136,6 +136,7 @@ def _settings(result: GaussianRestoration) -> dict[str, object]:
         "prior share": result.choices.share.tolist(),
         "climatology refined": result.choices.refined.tolist(),
         "station offsets": result.choices.offsets.tolist(),
+        "steps to either side": (result.choices.reach * result.choices.lagged).tolist(),
         "square root": result.choices.root.tolist(),
         "standard error factor": result.choices.widening.tolist(),
     }

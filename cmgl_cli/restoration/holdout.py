@@ -49,10 +49,12 @@ def _bare(missing: Mask, hidden: Mask, period: int, rng: np.random.Generator) ->
     They are much harder to fill than others. As large a share of them may stay as there is among the record's own gaps.
     """
     season = (np.arange(len(missing)) % period) * 12 // period
-    same = (season[:, None] == season[None]).astype(float)
 
     def alone(gaps: Mask) -> Mask:
-        return gaps & (np.tensordot(same, (~gaps).astype(float), axes=1) == 0)
+        seen = np.zeros((12, *missing.shape[1:]), dtype=bool)
+        for k in range(12):
+            seen[k] = (~gaps[season == k]).any(axis=0)
+        return gaps & ~seen[season]
 
     share = alone(missing).sum() / max(int(missing.sum()), 1)
     return alone(missing | hidden) & (rng.random(missing.shape) >= share)

@@ -2,8 +2,8 @@
 
 The covariance is ``(1 - a)`` times what the record says (EM) plus ``a`` times a fitted sum of
 [spatial kernel (x) signed modality matrix], a one number a variable; each station's own slow and fast departures from
-its neighbours are smoothed through the gaps. Every choice is made on observed cells hidden for the purpose, in the
-shapes of the record's own gaps.
+its neighbours are smoothed through the gaps, or, where steps are fine, the steps around each one join it. Every choice
+is made on observed cells hidden for the purpose, in the shapes of the record's own gaps.
 """
 
 from copy import copy
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from cmgl_cli.restoration.anomaly_model import AnomalyModel, Problem
 from cmgl_cli.restoration.holdout import transplanted_gaps
+from cmgl_cli.restoration.lags import LaggedModel, affordable_reach
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SHARES = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 1.0)
-MAX_SCORED_ROWS = 120
+# Shares are compared on so many rows, or as many more as it takes to see so many hidden cells of a variable.
+MAX_SCORED_ROWS, SCORED_CELLS = 120, 500
 Z90 = 1.6448536269514722
 # The choices were made on the very cells that calibrate the bands, which look too good there, the more so the fewer
 # they are: the bands are widened by this over the root of their number (3 % for 4,000 cells, 14 % for 200).
@@ -28,6 +30,8 @@ SELECTION = 2.0
 TRUSTED_CELLS = 30
 # Years from which on a climatology is known so well that fitting it again with the weather taken off changes nothing.
 LONG = 9.0
+# Steps of a year from which on the steps around one say much of it: days and hours do, months forget each other.
+FINE_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Choices:
         Factor on the standard errors that makes 90 % bands cover 90 % of the hidden cells.
     root : ndarray of bool, shape (n_variables,)
         Variables worked on as square roots.
+    reach : int
+        Steps to either side that were tried as further variables; 0 where they were not.
+    lagged : ndarray of bool, shape (n_variables,)
+        Whether those steps predict the variable, in place of the offsets.
     """
 
     share: Array
@@ -53,6 +61,8 @@ class Choices:
     offsets: Mask
     widening: Array
     root: Mask
+    reach: int
+    lagged: Mask
 
 
 @dataclass(frozen=True)
@@ -101,13 +111,13 @@ def restore_gaussian(problem: Problem, period: int, seed: int = 0, *, rounds: in
     training = replace(problem, values=np.where(hidden, np.nan, values))
     if problem.root.any():
         problem, training = _choose_root(problem, training, hidden)
-    choices, hidden_values = _choose(training, values, hidden, rounds)
+    reach = affordable_reach(values.shape[1] * values.shape[2]) if period >= FINE_STEPS else 0
+    choices, hidden_values = _choose(training, values, hidden, rounds, reach)
     model = AnomalyModel(problem)
     model.run_em(4)
     if choices.refined.any():
         model.refine_means(choices.refined)
-    model = _with_offsets(model, choices.share, choices.offsets, rounds)
-    filled, error = model.predict(choices.share)
+    filled, error = _predict(model, choices, rounds)
     error = error * choices.widening
     return GaussianRestoration(
         np.where(missing, filled, values),
@@ -117,6 +127,18 @@ def restore_gaussian(problem: Problem, period: int, seed: int = 0, *, rounds: in
         np.where(hidden | missing, hidden_values, values),
         model.modality,
     )
+
+
+def _predict(model: AnomalyModel, choices: Choices, rounds: int) -> tuple[Array, Array]:
+    """Return values and standard errors of a model without offsets or lags, with those that were chosen."""
+    lagged = choices.lagged
+    ahead = LaggedModel(model, choices.reach).predict(choices.share, lagged) if lagged.any() else None
+    if ahead is not None and lagged.all():
+        return ahead
+    behind = _with_offsets(model, choices.share, choices.offsets, rounds).predict(choices.share)
+    if ahead is None:
+        return behind
+    return np.where(lagged, ahead[0], behind[0]), np.where(lagged, ahead[1], behind[1])
 
 
 def _errors(restored: Array, values: Array, hidden: Mask) -> Array:
@@ -135,8 +157,8 @@ def _choose_root(problem: Problem, training: Problem, hidden: Mask) -> tuple[Pro
     return replace(problem, root=root), replace(training, root=root)
 
 
-def _choose(training: Problem, values: Array, hidden: Mask, rounds: int) -> tuple[Choices, Array]:
-    """Fit the record without the hidden cells and decide share, offsets and widening on them."""
+def _choose(training: Problem, values: Array, hidden: Mask, rounds: int, reach: int) -> tuple[Choices, Array]:
+    """Fit the record without the hidden cells and decide share, offsets, lags and widening on them."""
     n_variables = training.shape[2]
     rows = np.flatnonzero(hidden.any(axis=(1, 2)))
     model = AnomalyModel(training)
@@ -154,8 +176,16 @@ def _choose(training: Problem, values: Array, hidden: Mask, rounds: int) -> tupl
     if not offsets.any():
         share = _choose_share(model, values, hidden, rows)
         restored, error = model.predict(share)
+    lagged = np.zeros(n_variables, dtype=bool)
+    if reach:
+        longer = LaggedModel(start, reach)
+        other = _choose_share(longer, values, hidden, rows)
+        ahead = longer.predict(other, ~lagged)
+        lagged = _errors(ahead[0], values, hidden) < _errors(restored, values, hidden)
+        restored, error = np.where(lagged, ahead[0], restored), np.where(lagged, ahead[1], error)
+        share, offsets = np.where(lagged, other, share), offsets & ~lagged
     widening = _widening(restored, error, values, hidden)
-    return Choices(share, refined, offsets, widening, training.root), restored
+    return Choices(share, refined, offsets, widening, training.root, reach, lagged), restored
 
 
 def _choose_means(
@@ -185,12 +215,13 @@ def _with_offsets(model: AnomalyModel, share: Array, active: Mask, rounds: int) 
     return model
 
 
-def _choose_share(model: AnomalyModel, values: Array, hidden: Mask, rows: NDArray[np.int64]) -> Array:
+def _choose_share(model: AnomalyModel | LaggedModel, values: Array, hidden: Mask, rows: NDArray[np.int64]) -> Array:
     """Return the share with the least error on hidden cells, for each variable.
 
     A short record has few hidden cells, and with fewer rows than columns a small share can only seem good.
     """
-    rows = rows[:: max(1, len(rows) // MAX_SCORED_ROWS)]
+    cells = int(hidden.sum(axis=(0, 1)).min())
+    rows = rows[:: max(1, min(len(rows) // MAX_SCORED_ROWS, cells // SCORED_CELLS))]
     usable = [share for share in SHARES if share >= model.cautious / 2]
     table = []
     for share in usable:
