@@ -142,7 +142,7 @@ def figure(results: Results) -> Figure:
 TWOFOLD_STATIONS = Experiment(
     name="twofold-stations",
     about="Restoration of a station record given with --input: gaps in held-out years, all peers, five mask seeds",
-    version=3,
+    version=4,
     cells=cells,
     run=run,
     pages=("years",),

@@ -132,11 +132,11 @@ def _halo(points: Array, core: NDArray[np.int64], size: int) -> NDArray[np.int64
 
 
 def _settings(result: GaussianRestoration) -> dict[str, object]:
-    return {
-        "prior share": result.choices.share.tolist(),
-        "climatology refined": result.choices.refined.tolist(),
-        "station offsets": result.choices.offsets.tolist(),
-        "steps to either side": (result.choices.reach * result.choices.lagged).tolist(),
-        "square root": result.choices.root.tolist(),
-        "standard error factor": result.choices.widening.tolist(),
+    choices = {
+        "prior share": [one.share.tolist() for one in result.choices],
+        "climatology refined": [one.refined.tolist() for one in result.choices],
+        "station offsets": [one.offsets.tolist() for one in result.choices],
+        "steps to either side": [(one.reach * one.lagged).tolist() for one in result.choices],
+        "square root": [one.root.tolist() for one in result.choices],
     }
+    return {"hold-out draws": len(result.choices), **choices, "standard error factor": result.widening.tolist()}

@@ -101,7 +101,7 @@ def test_months_are_not_joined_and_wide_networks_stay_as_they_are():
     observed, _ = hidden_from(values)
     months = np.datetime64("2001-01") + np.arange(60)
     result = restore_table(observed, months, stations, [Variable("a"), Variable("b")], compare=())
-    assert not any(result.diagnostics.settings["steps to either side"])
+    assert not np.any(result.diagnostics.settings["steps to either side"])
     assert affordable_reach(12) == 2
     assert affordable_reach(MAX_LAGGED_COLUMNS // 3) == 1
     assert affordable_reach(MAX_LAGGED_COLUMNS) == 0
