@@ -164,7 +164,7 @@ def figure(results: Results) -> Figure:
 TWOFOLD_SYNTHETIC = Experiment(
     name="twofold-synthetic",
     about="Restoration of synthetic signals: the paper's Tables 1 and 2 and Figure 3, all methods, five folds",
-    version=3,
+    version=4,
     cells=cells,
     run=run,
     pages=("kind", "snr"),

@@ -5,7 +5,8 @@ fitted by expectation-maximisation in whitened coordinates, where nothing is inv
 batched conjugate-gradient solve a round. Posterior covariances need the inverse of a matrix over all cells of a signal:
 they are drawn (Matheron's rule), and averaged over the rounds, for the draws have nothing to do with the data, and in
 whitened coordinates they hardly change. The most likely covariances overfit badly: hidden cells choose how the
-covariances are shrunk and after how many rounds to stop.
+covariances are shrunk and after how many rounds to stop, and how much of the filled values comes from a normal over the
+columns or the stations alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,10 +21,13 @@ from torch import Generator, Tensor
 from cmgl_cli.errors import InputError
 from cmgl_cli.restoration.gaussian import conditional_means, em_covariance
 from cmgl_cli.restoration.shrinkage import shrunk_spectrum, shrunk_to_diagonal
+from cmgl_cli.restoration.stacking import stacking_weights
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 
 _ROUNDS = 24
+_HIDDEN = 0.05
+"""Share of the observed cells to judge by. The fits to be weighed lose with cells, and not equally: few are better."""
 _HOPELESS = (8, 1.3)
 """A trial stops at this round where its error is still this many times the best of the others."""
 _LOUD = 0.1
@@ -103,10 +107,10 @@ CANDIDATES = (Settings("spectrum"), Settings("diagonal", 0.1, 0.5))
 
 
 def restore_matrix_normal(observed: Tensor, mask: Tensor, *, seed: int = 0) -> Tensor:
-    """Restore signals by a matrix-normal model whose settings are chosen on a tenth of the observed cells.
+    """Restore signals by a matrix-normal model whose settings are chosen on a twentieth of the observed cells.
 
-    Where those cells are clearly better filled by a normal over the columns or over the stations alone, as where
-    signals are few, that normal fills the gaps.
+    Gaps are filled by a weighted mean of this model, a normal over the columns alone and one over the stations alone,
+    with the weights that are best on those cells (`stacking_weights`). Observed cells are the model's.
 
     Parameters
     ----------
@@ -118,20 +122,20 @@ def restore_matrix_normal(observed: Tensor, mask: Tensor, *, seed: int = 0) -> T
     Returns
     -------
     Tensor, shape (samples, n, m)
-        Posterior means, in the dtype of ``observed``.
+        In the dtype of ``observed``.
     """
     known = mask.to(torch.bool)
-    drawn = torch.rand(mask.shape, generator=torch.Generator().manual_seed(seed)) < 0.1
+    drawn = torch.rand(mask.shape, generator=torch.Generator().manual_seed(seed)) < _HIDDEN
     hidden = known & drawn.to(mask.device)
-    settings, least = choose_settings(observed, known, hidden, seed=seed)
-    best: Fill | None = None
-    for fill in ONE_SIDED:
-        error = (fill(observed, known & ~hidden) - observed)[hidden] ** 2
-        least, best = (error, fill) if _clearly_less(error, least) else (least, best)
-    if best is not None:
-        return best(observed, known).to(observed.dtype)
-    model = fit_matrix_normal(observed, mask, settings, seed=seed)
-    return model.posterior_mean(observed, mask).to(observed.dtype)
+    settings, error = choose_settings(observed, known, hidden, seed=seed)
+    others = [(fill(observed, known & ~hidden) - observed)[hidden] for fill in ONE_SIDED]
+    weights = stacking_weights(torch.stack([error, *others], dim=1))
+    restored = fit_matrix_normal(observed, mask, settings, seed=seed).posterior_mean(observed, mask)
+    filled = weights[0] * restored
+    for weight, fill in zip(weights[1:], ONE_SIDED, strict=True):
+        if weight > 0:
+            filled = filled + weight * fill(observed, known)
+    return torch.where(known, restored, filled).to(observed.dtype)
 
 
 def fill_columns(observed: Tensor, mask: Tensor) -> Tensor:
@@ -158,7 +162,7 @@ def _ridged(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def choose_settings(observed: Tensor, known: Tensor, hidden: Tensor, *, seed: int = 0) -> tuple[Settings, Tensor]:
-    """Return the settings with the least error on hidden cells, and its square on each of them.
+    """Return the settings with the least squared error on hidden cells, and the error on each of them.
 
     They stop early only where that is better by more than a standard error of the difference: the error does not fall
     evenly, and fitted on fewer cells the model overfits earlier.
@@ -174,21 +178,25 @@ def choose_settings(observed: Tensor, known: Tensor, hidden: Tensor, *, seed: in
     """
 
     def trial(settings: Settings, rival: float) -> tuple[Tensor, Settings]:
-        squares: list[Tensor] = []
+        errors: list[Tensor] = []
         for number, (_, restored) in enumerate(_rounds(observed, known & ~hidden, settings, seed)):
-            squares.append((restored - observed)[hidden] ** 2)
-            if number == _HOPELESS[0] and float(squares[-1].mean()) > _HOPELESS[1] * rival:
+            errors.append((restored - observed)[hidden])
+            if number == _HOPELESS[0] and _mean_square(errors[-1]) > _HOPELESS[1] * rival:
                 break
-        best = min(squares, key=lambda one: float(one.mean()))
-        stop = max(number for number, one in enumerate(squares) if not _clearly_less(best, one))
-        return squares[stop], replace(settings, rounds=max(stop, 1))
+        best = min(errors, key=_mean_square)
+        stop = max(number for number, one in enumerate(errors) if not _clearly_less(best**2, one**2))
+        return errors[stop], replace(settings, rounds=max(stop, 1))
 
     error, chosen = trial(CANDIDATES[0], torch.inf)
     for candidate in (*CANDIDATES[1:], None):
         settings = candidate or replace(chosen, noise=_LOUD, rounds=_ROUNDS)
-        tried, settings = trial(settings, float(error.mean()))
-        error, chosen = (tried, settings) if float(tried.mean()) < float(error.mean()) else (error, chosen)
+        tried, settings = trial(settings, _mean_square(error))
+        error, chosen = (tried, settings) if _mean_square(tried) < _mean_square(error) else (error, chosen)
     return chosen, error
+
+
+def _mean_square(error: Tensor) -> float:
+    return float((error**2).mean())
 
 
 def _clearly_less(one: Tensor, other: Tensor) -> bool:

@@ -98,16 +98,21 @@ def test_it_is_not_behind_a_normal_of_either_side_alone(make, rate):
     assert error("twofold normal") <= min(error("mvn-em over columns"), error("mvn-em over stations"))
 
 
-def test_one_side_alone_fills_the_gaps_where_hidden_cells_clearly_say_so(monkeypatch):
+def test_a_hopeless_model_leaves_the_gaps_to_the_better_side(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     signals = piecewise_smooth_signals(generator, n=12, m=18, n_signals=6)
     mask = mcar_mask(tuple(signals.clean.shape), 0.3, generator)
     gaps = torch.where(mask, signals.observed, torch.nan)
     monkeypatch.setattr(
-        matrix_normal, "choose_settings", lambda o, k, hidden, seed: (Settings(), torch.full((int(hidden.sum()),), 9.0))
+        matrix_normal,
+        "choose_settings",
+        lambda o, k, hidden, seed: (Settings(rounds=1), 1e4 * torch.randn(int(hidden.sum()), generator=generator)),
     )
-    assert torch.equal(restore_matrix_normal(gaps, mask), fill_columns(gaps, mask))
-    assert torch.equal(restore_matrix_normal(gaps.mT, mask.mT), fill_stations(gaps.mT, mask.mT))
+    torch.testing.assert_close(
+        restore_matrix_normal(gaps, mask)[~mask], fill_columns(gaps, mask)[~mask], atol=2e-3, rtol=0
+    )
+    turned, sides = restore_matrix_normal(gaps.mT, mask.mT), fill_stations(gaps.mT, mask.mT)
+    torch.testing.assert_close(turned[~mask.mT], sides[~mask.mT], atol=2e-3, rtol=0)
 
 
 def test_it_comes_close_to_the_posterior_mean_on_the_true_graphs():
