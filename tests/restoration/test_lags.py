@@ -76,7 +76,7 @@ def test_hours_are_filled_from_the_hours_around_them():
     observed, gaps = hidden_from(values)
     variables = [Variable("temperature"), Variable("pressure")]
     result = restore_table(observed, time, stations, variables, compare=("linear", "mvn-em"))
-    assert all(result.diagnostics.settings["steps to either side"])
+    assert np.all(result.diagnostics.settings["steps to either side"])
     error = np.sqrt([np.mean((result.values - values)[..., v][gaps[..., v]] ** 2) for v in range(2)])
     rows = {(row.variable, row.method): row.rmse for row in result.skill}
     for name, own in zip(("temperature", "pressure"), error, strict=True):
