@@ -153,7 +153,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "twofold-restore",
         "",
-        4,
+        5,
         "restoration",
         "restored.h5",
         (Input("model", "network.h5", "network", required=False, implied=False),),
