@@ -76,7 +76,7 @@ class LaggedModel:
 
     def __post_init__(self) -> None:
         n_variables = self.base.problem.shape[2]
-        self.rows = with_lags(self.base.rows, n_variables, self.reach)
+        self.rows = with_lags(self.base.rows - self.base.offset, n_variables, self.reach)
         fitted = fit_structure(self.rows, n_variables * self.width, self.base.problem.kernels)
         self.structured = fitted.covariance()
         self.run_em(4)

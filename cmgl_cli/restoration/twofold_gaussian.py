@@ -212,7 +212,7 @@ def _choose(training: Problem, values: Array, hidden: Mask, rounds: int, reach: 
     restored, error = model.predict(share)
     offsets = ~(_errors(plain, values, hidden) < _errors(restored, values, hidden))
     if not offsets.all():
-        model = _with_offsets(start, share, offsets, rounds)
+        model = _with_offsets(copy(start), share, offsets, rounds)
         restored, error = model.predict(share)
     if not offsets.any():
         share = _choose_share(model, values, hidden, rows)

@@ -107,6 +107,32 @@ def test_months_are_not_joined_and_wide_networks_stay_as_they_are():
     assert affordable_reach(MAX_LAGGED_COLUMNS) == 0
 
 
+def test_lags_start_from_a_model_without_offsets_where_some_variables_have_them(monkeypatch):
+    rng = np.random.default_rng(2)
+    _, _, stations = advected(n_times=2)
+    drift = np.cumsum(rng.normal(size=(300, 10)), axis=0) * 0.3
+    common = rng.normal(size=(300, 1))
+    values = np.stack([common + drift + 0.1 * rng.normal(size=drift.shape), common + rng.normal(size=drift.shape)], 2)
+    started = []
+
+    class Spied(LaggedModel):
+        def __post_init__(self):
+            super().__post_init__()
+            started.append(bool(self.base.offset.any()))
+
+    def spoilt(model, share, active):
+        update(model, share, active)
+        model.offset[:, 1::2] += 5.0 * active[1]
+
+    update = AnomalyModel.update_offsets
+    monkeypatch.setattr(AnomalyModel, "update_offsets", spoilt)
+    monkeypatch.setattr("cmgl_cli.restoration.twofold_gaussian.LaggedModel", Spied)
+    days = np.datetime64("2001-01-01") + np.arange(300)
+    observed, _ = hidden_from(values)
+    restore_table(observed, days, stations, [Variable("drifting"), Variable("white")], compare=())
+    assert started and not any(started)
+
+
 @pytest.mark.parametrize("period", [1, 12, 365])
 def test_bare_cells_are_those_without_another_of_their_season(period):
     rng = np.random.default_rng(3)
