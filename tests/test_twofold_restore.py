@@ -8,6 +8,7 @@ import pytest
 
 from cmgl_cli.artifacts import open_artifact, read_header
 from cmgl_cli.restoration.record_network import year_groups
+from cmgl_cli.stages.twofold_restore import _variable
 from tests.cli_helpers import cmgl, start
 
 STATIONS, MONTHS = 8, 72
@@ -178,3 +179,21 @@ def test_no_network_is_left_without_a_year_to_learn_from(groups, expected):
     found = year_groups(np.array([2000, 2000, 2001, 2002]), groups)
     assert len(found) == expected and not found[-1]
     assert all(len(group) < 3 for group in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "values", "bounds"),
+    [
+        ("rain", "", [0.0, 3.0], (0.0, None)),
+        ("Humidity3pm", "", [7.0, 99.0], (0.0, 100.0)),
+        ("RH", "", [7.0, 103.0], (0.0, None)),
+        ("specific_humidity", "", [0.002, 0.02], (None, None)),
+        ("specific_humidity", "g/kg", [1.0, 50.0], (None, None)),
+        ("cloud", "%", [5.0, 100.0], (0.0, 100.0)),
+        ("temperature", "", [-3.0, 41.0], (None, None)),
+        ("empty", "%", [np.nan, np.nan], (None, None)),
+    ],
+)
+def test_bounds_are_those_that_observations_show(name, unit, values, bounds):
+    variable = _variable(name, unit, np.array(values))
+    assert (variable.lower, variable.upper) == bounds

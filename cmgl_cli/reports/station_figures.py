@@ -96,7 +96,7 @@ def map_figure(coordinates: NDArray, edges: NDArray, weights: NDArray) -> Figure
             latitude,
             s=16,
             c=elevation if known else MUTED,
-            cmap="YlOrBr",
+            cmap="YlOrBr" if known else None,
             edgecolor=INK,
             linewidth=0.5,
             zorder=2,

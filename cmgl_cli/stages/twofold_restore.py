@@ -44,6 +44,8 @@ LAYOUTS: Mapping[str, Literal["own", "netcdf", "csv"]] = {".nc": "netcdf", ".csv
 # pairs of which the first never exceeds the second, by the names people give them
 ORDERED = (("tmin", "tmax"), ("tn", "tx"), ("temperature_min", "temperature_max"))
 
+_HUMIDITY = re.compile(r"humid|^rh(_|$)|^hurs$")
+
 
 def prepare(job: Job) -> Prepared:
     """Read the stations; the content of the files decides the output, not their paths."""
@@ -196,10 +198,15 @@ def _stations(job: Job, table: StationTable) -> Stations:
 
 
 def _variable(name: str, unit: str, values: np.ndarray) -> Variable:
-    """Give a variable the bounds its observations show: exact zeros and nothing below, percents up to 100."""
-    seen = values[np.isfinite(values)]
-    lower = 0.0 if len(seen) and seen.min() == 0 else None
-    upper = 100.0 if unit.strip() in {"%", "percent"} and len(seen) and seen.max() <= 100 else None
+    """Give a variable the bounds its observations show: exact zeros and nothing below, percents from 0 to 100."""
+    seen, unit = values[np.isfinite(values)], unit.strip()
+    if not len(seen):
+        return Variable(name)
+    # without a unit, a humidity that comes near 100 is one in percent, and no fraction or grams a kilogram
+    named = not unit and _HUMIDITY.search(name.lower()) and seen.max() > 40
+    percent = seen.min() >= 0 and (unit in {"%", "percent"} or bool(named))
+    lower = 0.0 if seen.min() == 0 or percent else None
+    upper = 100.0 if percent and seen.max() <= 100 else None
     return Variable(name, lower=lower, upper=upper)
 
 

@@ -10,7 +10,7 @@ from cmgl_cli.datasets.stations.table import StationTable
 from cmgl_cli.datasets.stations.text import csv_rows, decode, name_and_unit, number, read_bytes
 from cmgl_cli.errors import InputError
 
-STATION_HEADERS = ("station", "station_id", "id", "stationid", "site", "site_id", "stn", "wmo", "code")
+STATION_HEADERS = ("station", "station_id", "id", "stationid", "site", "site_id", "stn", "wmo", "code", "location")
 PLACE_HEADERS: Mapping[str, tuple[str, ...]] = {
     "latitude": ("latitude", "lat", "緯度"),
     "longitude": ("longitude", "lon", "lng", "long", "経度"),

@@ -1,11 +1,14 @@
 """What is odd about a table of stations, by name."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from cmgl_cli.datasets.stations.mixed_units import mixed_units
 from cmgl_cli.datasets.stations.table import StationTable
+
+_DIRECTION = re.compile(r"dir|drct|bearing|azimuth|^wd(_|$)")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ def diagnose(table: StationTable) -> tuple[Finding, ...]:
     -------
     tuple of Finding
         Kinds: ``dead-station``, ``empty-variable``, ``never-observed`` (a variable at a station), ``constant``,
-        ``empty-time``, ``no-coordinates``, ``same-place``, ``mixed-units``. Empty where all is well.
+        ``empty-time``, ``no-coordinates``, ``same-place``, ``mixed-units``, ``direction``. Empty where all is well.
     """
     observed: np.ndarray = table.observed
     dead = np.asarray(~observed.any(axis=(0, 2)))
@@ -55,6 +58,12 @@ def diagnose(table: StationTable) -> tuple[Finding, ...]:
             "records as if in another unit (used as they are; convert them, or leave the stations out with --exclude)",
             _mixed_units(table),
         ),
+        (
+            "direction",
+            "variables that look like directions in degrees (filled as plain numbers, so that north and north may give "
+            "south: give the sine and cosine, or the wind's two components, instead)",
+            _directions(table),
+        ),
     ]
     return tuple(Finding(kind, _counted(len(names), what), names) for kind, what, names in found if names)
 
@@ -78,6 +87,15 @@ def _constant(table: StationTable) -> tuple[str, ...]:
         values = table.values[..., k][table.observed[..., k]]
         if values.size > 1 and values.min() == values.max():
             names.append(f"{name} = {values[0]:g}")
+    return tuple(names)
+
+
+def _directions(table: StationTable) -> tuple[str, ...]:
+    names = []
+    for k, name in enumerate(table.variables):
+        values = table.values[..., k][table.observed[..., k]]
+        if _DIRECTION.search(name.lower()) and values.size and values.min() >= 0 and 180 < values.max() <= 360:
+            names.append(name)
     return tuple(names)
 
 

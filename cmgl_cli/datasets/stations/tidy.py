@@ -1,6 +1,6 @@
 """Tidy CSV: one row for each station and time, one column for each variable."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from cmgl_cli.errors import InputError, UsageError, suggest
 TIME_HEADERS = ("time", "date", "datetime", "timestamp", "valid_time", "month", "day", "年月日", "年月")
 FLAG_SUFFIXES = ("_quality", "_flag", "_qc")
 FILLED, ERROR = "_filled", "_standard_error"
+_EXPECTED = "give station,time,<variables>"
+_PARTS = ("year", "month", "day", "hour", "minute")
 _LABELS = ("name", "name_en", "name_ja", "station_name")
 
 
@@ -50,7 +52,7 @@ def read_tidy(
     path : Path
         The file.
     variables : sequence of str, optional
-        Columns to take; all numeric ones by default.
+        Columns to take; by default all but those in which no cell is a number, which are noted.
     frequency : {"hourly", "daily", "monthly"}, optional
         The step, where it should not be recognised.
     encoding : str, optional
@@ -79,7 +81,15 @@ def read_tidy(
                 f"{path}, row {line}: {len(row)} cells, the header has {len(rows[0])}",
                 "correct the row",
             )
+    words = () if variables else _without_numbers(body, columns)
+    if words:
+        numeric = [name for name in columns.variables if name not in words]
+        if not numeric:
+            raise InputError("the file has no variable", f"{path}: only words in {', '.join(words)}", _EXPECTED)
+        columns = tidy_columns(rows[0], path, numeric)
     parsed = _parse(path, body, columns)
+    if words:
+        parsed.notes.append(f"{', '.join(words)}: words where numbers should be, left out")
     table = _with_own_places(path, build_table(parsed, str(path), frequency), body, columns)
     return replace(table, source=Source("csv", (path,), (digest(raw),), encoding or ""))
 
@@ -94,14 +104,14 @@ def tidy_columns(header: list[str], path: Path, variables: Sequence[str] | None 
     """
     names = [name_and_unit(cell)[0] for cell in header]
     twice = [name for name in names if names.count(name) > 1]
-    station, time = find_column(header, STATION_HEADERS), find_column(header, TIME_HEADERS)
-    if station is None or time is None or twice:
-        found = f"{twice[0]!r} occurs twice" if twice else ", ".join(header)
-        raise InputError(
-            "the columns are not those of a tidy file", f"{path}: {found}", "give station,time,<variables>"
-        )
+    if twice:
+        raise InputError("two columns have one name", f"{path}: {twice[0]!r} occurs twice", "rename one of them")
+    station, time = (
+        _key_column(header, path, *key) for key in (("stations", STATION_HEADERS), ("times", TIME_HEADERS))
+    )
     places = {kind: i for kind, known in PLACE_HEADERS.items() if (i := find_column(header, known)) is not None}
-    taken = {station, time, *places.values()} | {i for i, name in enumerate(names) if name.lower() in _LABELS}
+    aside = {*_LABELS, *_PARTS}
+    taken = {station, time, *places.values()} | {i for i, name in enumerate(names) if name.lower() in aside}
     rest = {name: i for i, name in enumerate(names) if i not in taken}
     marks = tuple(name for name in rest if _base(name, rest) is not None)
     chosen = {name: i for name, i in rest.items() if name not in marks}
@@ -111,11 +121,45 @@ def tidy_columns(header: list[str], path: Path, variables: Sequence[str] | None 
     if variables:
         chosen = {name: chosen[name] for name in variables}
     if not chosen:
-        raise InputError("the file has no variable", f"{path}: {', '.join(header)}", "give station,time,<variables>")
+        raise InputError("the file has no variable", f"{path}: {', '.join(header)}", _EXPECTED)
     units = {name: name_and_unit(header[i])[1] for name, i in chosen.items()}
     flags = {name: rest[name + suffix] for name in chosen for suffix in FLAG_SUFFIXES if name + suffix in rest}
     filled = {name: rest[name + FILLED] for name in chosen if name + FILLED in rest}
     return TidyColumns(station, time, chosen, units, flags, filled, places)
+
+
+def _key_column(header: list[str], path: Path, what: str, known: tuple[str, ...]) -> int:
+    found = find_column(header, known)
+    parts = [name for name in header if name.strip().lower() in _PARTS]
+    if what == "times" and len(parts) > 1 and (found is None or header[found] in parts):
+        raise InputError(
+            "the times are spread over several columns",
+            f"{path}: {', '.join(parts)}",
+            "join them to one column, time, as 2020-01-31 06:00 (days: 2020-01-31, months: 2020-01)",
+        )
+    if found is None:
+        raise InputError(
+            f"there is no column of {what}",
+            f"{path}: {', '.join(header)}",
+            f"name it {known[0]} (or {', '.join(known[1:4])}); the file is to have station,time,<variables>",
+        )
+    return found
+
+
+def _without_numbers(body: list[tuple[int, list[str]]], columns: TidyColumns) -> list[str]:
+    """Return the variables that have cells, none of them a number: names, remarks, points of the compass."""
+    return [name for name, column in columns.variables.items() if _is_words(row[column] for _, row in body)]
+
+
+def _is_words(cells: Iterable[str]) -> bool:
+    some = False
+    for cell in cells:
+        try:
+            if number(cell) == number(cell):
+                return False
+        except ValueError:
+            some = True
+    return some
 
 
 def _base(name: str, known: dict[str, int]) -> str | None:

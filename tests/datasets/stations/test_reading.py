@@ -263,6 +263,27 @@ def test_hourly_and_daily_mixed(write):
         read_stations(write(text))
 
 
+def test_columns_of_words_and_parts_of_the_time_are_left_out(write):
+    rows = [
+        f"{place},2020-01-{d:02d},1,{d},{d / 2},NA,{way}"
+        for place in "AB"
+        for d, way in ((1, "NW"), (2, "NA"), (3, ""))
+    ]
+    path = write("Location,Date,month,Day,tmax,rain,WindDir9am\n" + "\n".join(rows) + "\n")
+    table = read_stations(path)
+    assert table.variables == ("tmax", "rain") and table.stations == ("A", "B")
+    assert table.notes == ("WindDir9am: words where numbers should be, left out",)
+    with pytest.raises(InputError, match="WindDir9am = 'NW'"):
+        read_stations(path, variables=["tmax", "WindDir9am"])
+
+
+def test_directions_are_named(write):
+    rows = [f"A,2020-01-{d:02d},{d * 11},{d * 11},{d}" for d in range(1, 31)]
+    table = read_stations(write("station,time,wind_dir,level,direct_sun\n" + "\n".join(rows) + "\n"))
+    found = {finding.kind: finding.names for finding in diagnose(table)}
+    assert found["direction"] == ("wind_dir",)
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 GOOD = tidy(VALUES, DAYS)
@@ -274,9 +295,12 @@ GOOD = tidy(VALUES, DAYS)
         (b"", "empty"),
         (b"   \n", "empty"),
         ("station,time,x\n", "no observations"),
-        ("a,b,c\n1,2,3\n", "not those of a tidy file"),
+        ("a,b,c\n1,2,3\n", "no column of stations"),
+        ("station,b,c\n1,2,3\n", "no column of times"),
+        ("station,year,month,day,x\nA,2020,1,1,3\n", "spread over several columns"),
+        ("station,time,wind\nA,2020-01-01,NW\nA,2020-01-02,\n", "no variable"),
         ("station,time\nA,2020-01-01\n", "no variable"),
-        ("station,time,x,x\nA,2020-01-01,1,2\n", "occurs twice"),
+        ("station,time,x,x\nA,2020-01-01,1,2\n", "two columns have one name"),
         (GOOD + "A,2020-02-20,1,2\n", "A at 2020-02-20 00:00:00, row 2 and row 92"),
         (GOOD + "A,2020-05,1,2\n", "'2020-05' names a month"),
         (GOOD + "A,yesterday,1,2\n", "'yesterday' is not a time"),
