@@ -23,7 +23,7 @@ from cmgl_cli.heads.context import WINDOWS
 from cmgl_cli.heads.evidence import GraphEvidence
 from cmgl_cli.heads.full_size import full_size_labels
 from cmgl_cli.nodes.distillation import Distiller
-from cmgl_cli.segmentation import PatchView
+from cmgl_cli.segmentation.views import PatchView
 
 GRID, WIDTH, KEY_WIDTH, BATCH = (14, 14), 768, 64, 4
 SIZE = (360, 480)

@@ -18,13 +18,14 @@ from cmgl_cli.config import build_run
 from cmgl_cli.datasets import open_dataset
 from cmgl_cli.errors import InputError, UsageError
 from cmgl_cli.graphs import Moments, Nonparanormal
-from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.nodes.proxies import balanced_weights
-from cmgl_cli.pictures import Pictures
-from cmgl_cli.regions import RegionEvidence, RegionSource
 from cmgl_cli.reports.material import run_of_config
 from cmgl_cli.reports.report import write_report
-from cmgl_cli.segmentation import PatchView, SegmentationData, thinned
+from cmgl_cli.segmentation.data import SegmentationData, thinned
+from cmgl_cli.segmentation.label_maps import LabelMaps, require_one_grid
+from cmgl_cli.segmentation.pictures import Pictures
+from cmgl_cli.segmentation.regions import RegionEvidence, RegionSource
+from cmgl_cli.segmentation.views import PatchView
 from cmgl_cli.stages.extract_masks import shrunk
 from cmgl_cli.steps import steps_of
 from cmgl_cli.sufficient import fold_correlations
@@ -115,7 +116,7 @@ def test_training_images_are_scored_by_graphs_without_them(work):
 
 
 def test_graphs_and_decoders_of_an_earlier_version_are_refused(work, monkeypatch):
-    monkeypatch.setattr("cmgl_cli.segmentation.APPEARANCE_NODES", 14)
+    monkeypatch.setattr("cmgl_cli.segmentation.class_graphs.APPEARANCE_NODES", 14)
     error = cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train", "--force", code=3).err
     assert "earlier cmgl" in error and "fit-graphs --observations region" in error
     monkeypatch.setattr("cmgl_cli.stages.segment_predict.SURROUNDED", 99)

@@ -10,7 +10,6 @@ import torch
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable
 from cmgl_cli.encoders.compute import choose_device
 from cmgl_cli.errors import InputError
-from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.nodes.crossfitting import cross_fitted, fold_assignment
 from cmgl_cli.nodes.distillation import Distiller, distill_batch
 from cmgl_cli.nodes.mappings import principal_components, response_attention, without_attention
@@ -19,6 +18,7 @@ from cmgl_cli.nodes.proxies import ImageProxy, PixelProxy, balanced_weights
 from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
 from cmgl_cli.nodes.training import ProxyData, TrainingResult, TrainingSettings, train_proxy
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.segmentation.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.settings import DistillConfig
 
 BLOCK_ROWS = 64

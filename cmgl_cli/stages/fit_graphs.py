@@ -26,15 +26,15 @@ from cmgl_cli.graphs import (
     named_edges,
     prior_midpoint,
 )
-from cmgl_cli.label_maps import LabelMaps, require_one_grid
 from cmgl_cli.matrices import OwnCovariances, OwnPrior, read_covariances, read_prior
-from cmgl_cli.pictures import Pictures
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.refits import ChosenPoint, cross_fits
-from cmgl_cli.regions import RegionEvidence, RegionSource, parsed_windows
 from cmgl_cli.reports import path_figure, png
 from cmgl_cli.search import criterion, search, selection_arrays
-from cmgl_cli.sequences import sequence_folds
+from cmgl_cli.segmentation.label_maps import LabelMaps, require_one_grid
+from cmgl_cli.segmentation.pictures import Pictures
+from cmgl_cli.segmentation.regions import RegionEvidence, RegionSource, parsed_windows
+from cmgl_cli.segmentation.sequences import sequence_folds
 from cmgl_cli.settings import GRID, SHARPNESSES, FitGraphsConfig
 from cmgl_cli.sufficient import Study
 

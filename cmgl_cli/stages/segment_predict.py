@@ -22,11 +22,11 @@ from cmgl_cli.heads.catalogue import build_decoder
 from cmgl_cli.heads.evidence import GraphEvidence, PatchInputs
 from cmgl_cli.heads.full_size import full_size_labels
 from cmgl_cli.heads.segmentation_metrics import SegmentationReport, SegmentationScores
-from cmgl_cli.label_maps import require_one_grid
-from cmgl_cli.pictures import samples_by_id, small_picture
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.reports import attention_grid_figure, graph_on_image_figure, overlay_figure, png
-from cmgl_cli.segmentation import PatchView
+from cmgl_cli.segmentation.label_maps import require_one_grid
+from cmgl_cli.segmentation.pictures import samples_by_id, small_picture
+from cmgl_cli.segmentation.views import PatchView
 from cmgl_cli.settings import SegmentConfig
 
 # version of segment (train) since which decoders see patches with surroundings, and at most 64 cells a side

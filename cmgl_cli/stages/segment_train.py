@@ -1,53 +1,21 @@
 """Training of ``cmgl segment``: the decoder that was asked for, the baseline, and the controls, all tuned alike."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
+from cmgl_cli.artifacts import Artifact, ArtifactWriter
 from cmgl_cli.datasets import Dataset, open_dataset
-from cmgl_cli.encoders.compute import choose_device
-from cmgl_cli.errors import InputError
-from cmgl_cli.heads import shrink
-from cmgl_cli.heads.catalogue import build_decoder
 from cmgl_cli.heads.choice import simplest_of_the_best
-from cmgl_cli.heads.evidence import GraphEvidence
-from cmgl_cli.heads.frozen import CrossFits
-from cmgl_cli.heads.segmentation_training import (
-    DecoderSettings,
-    TrainingTask,
-    score_decoder,
-    tune_decoder,
-)
-from cmgl_cli.label_maps import LabelMaps, require_one_grid
-from cmgl_cli.pictures import Pictures
+from cmgl_cli.heads.segmentation_training import DecoderSettings, score_decoder, tune_decoder
 from cmgl_cli.pipeline import Job, Prepared
-from cmgl_cli.segmentation import PatchView, SegmentationData, cross_fitted, graph_evidence
+from cmgl_cli.segmentation.bench import SHRINKAGES, Bench, Candidate, open_bench
 from cmgl_cli.settings import SegmentConfig
 
 CONTROLS = ("diagonal", "random", "none")
 BALANCES = (0.0, 0.5)
-SHRINKAGES = (0.0, 0.5, 0.75, 0.9, 1.0)
-FEW_IMAGES = 200
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A decoder on a choice of graphs."""
-
-    decoder: str
-    graph: str
-
-    @property
-    def label(self) -> str:
-        """What tables call it."""
-        words = {"per-class": "", "diagonal": ", without edges", "random": ", random graph", "none": ", without graph"}
-        return self.decoder + words.get(self.graph, f", {self.graph} graph")
 
 
 @dataclass(frozen=True)
@@ -61,34 +29,6 @@ class Learned:
     overlaps: np.ndarray
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Everything decoders are built from, trained on and judged by; `fitted` are the precisions before shrinkage."""
-
-    data: SegmentationData
-    evidence: GraphEvidence
-    task: TrainingTask
-    validation: np.ndarray
-    width: int
-    config: SegmentConfig
-    fitted: np.ndarray
-    cross_fits: CrossFits | None = None
-
-    def build(self, candidate: Candidate) -> nn.Module:
-        """Return a fresh decoder."""
-        distiller = self.data.view.distiller
-        return build_decoder(
-            candidate.decoder,
-            self.evidence,
-            self.width,
-            distiller.d_k,
-            graph=candidate.graph,
-            standardisation=(distiller.input_mean.cpu(), distiller.input_scale.cpu()),
-            seed=self.config.seed,
-            cross_fits=self.cross_fits,
-        ).to(self.data.view.device)
-
-
 def prepare(job: Job) -> Prepared:
     """Open the dataset: decoders may look at the images themselves."""
     if not job.run.dataset:
@@ -99,14 +39,10 @@ def prepare(job: Job) -> Prepared:
 
 def compute(job: Job, state: Dataset | None, inputs: Mapping[str, Artifact], out: ArtifactWriter) -> None:
     """Train every decoder of the comparison; the one asked for is stored as chosen."""
-    features, nodes = inputs["features"], inputs["nodes"]
-    table = SampleTable.read(nodes, "image")
-    maps = LabelMaps.read(inputs["masks"], table.ids, features.path)
-    _require_same_classes(maps, inputs["region_graphs"])
-    bench = _bench(job, state, inputs, table, maps)
+    with job.console.progress("segment: shrinkage", len(SHRINKAGES), "weights") as ticker:
+        bench = open_bench(job.config, state, inputs, lambda _: ticker.advance())
     chosen, learned = _learn_all(job, bench, out)
-    graphs = inputs["region_graphs"]
-    view = bench.data.view
+    graphs, maps, view = inputs["region_graphs"], bench.data.maps, bench.data.view
     palette = maps.palette if maps.palette is not None else default_palette(len(maps.classes))
     for name, values in {
         "classes": maps.classes,
@@ -129,73 +65,6 @@ def compute(job: Job, state: Dataset | None, inputs: Mapping[str, Artifact], out
         out.write_group(f"decoders/{index}", item.state)
         out.write(f"history/{index}/loss", item.loss)
     out.write_group("table", _table(learned))
-
-
-def _bench(
-    job: Job, dataset: Dataset | None, inputs: Mapping[str, Artifact], table: SampleTable, maps: LabelMaps
-) -> Bench:
-    config: SegmentConfig = job.config
-    features, graphs = inputs["features"], inputs["region_graphs"]
-    usable, parts = features["valid"] & maps.known, table.parts
-    train, validation = (np.flatnonzero(usable & (parts == name)) for name in ("train", "validation"))
-    if not len(train) or not len(validation):
-        raise InputError(
-            "there are no images with masks to learn and to choose by",
-            f"{features.path}: {len(train)} for training, {len(validation)} for validation",
-            "encode a dataset with a split called train, with at least two images with masks",
-        )
-    device = choose_device(config.device)
-    view = PatchView.of(inputs["nodes"].group("weights"), graphs.group("transform"), require_one_grid(features), device)
-    pictures = None
-    if dataset is not None:
-        pictures = Pictures(dataset, table.ids.tolist(), maps.maps.shape[1], int(config.memory * GIB))
-    batch_size = config.batch_size or (8 if len(train) < FEW_IMAGES else 16)
-    data = SegmentationData(view, features, maps, pictures, int(config.memory * GIB), batch_size, config.seed)
-    pixels = maps.pixels(train)
-    on_validation = data.batches(validation, shuffle=False)
-
-    def validate(decoder: nn.Module) -> float:
-        return score_decoder(decoder, on_validation(0), len(pixels), maps.ignore_label).report().mean_iou
-
-    task = TrainingTask(data.batches(train), torch.from_numpy(pixels).double(), validate, maps.ignore_label)
-    width = features.stream("features").shape[2]
-    evidence = graph_evidence(graphs, pixels, config.seed)
-    bench = Bench(data, evidence, task, validation, width, config, evidence.precision)
-    weight = _shrinkage(job, bench, validate)
-    crossed = cross_fitted(graphs, evidence)
-    if crossed is not None:
-        crossed = replace(crossed, evidence=[_shrunk(item, weight) for item in crossed.evidence])
-    return replace(bench, evidence=_shrunk(evidence, weight), cross_fits=crossed)
-
-
-def _shrinkage(job: Job, bench: Bench, validate: Callable[[nn.Module], float]) -> float:
-    """Return how far the classes' covariances are drawn to the one they share: as the validation part likes it."""
-    best, least = 0.0, -np.inf
-    with job.console.progress("segment: shrinkage", len(SHRINKAGES), "weights") as ticker:
-        for weight in SHRINKAGES:
-            candidate = replace(bench, evidence=_shrunk(bench.evidence, weight))
-            score = validate(candidate.build(Candidate("generative", "per-class")))
-            if score > least:
-                best, least = weight, score
-            ticker.advance()
-    return best
-
-
-def _shrunk(evidence: GraphEvidence, weight: float) -> GraphEvidence:
-    covariances = np.linalg.inv(evidence.precision)
-    pooled = np.einsum("c,cij->ij", evidence.priors / evidence.priors.sum(), covariances)
-    precision = np.linalg.inv(shrink(covariances, pooled, weight))
-    return replace(evidence, precision=(precision + precision.transpose(0, 2, 1)) / 2)
-
-
-def _require_same_classes(maps: LabelMaps, graphs: Artifact) -> None:
-    names = graphs["classes"].tolist()
-    if names != maps.classes.tolist():
-        raise InputError(
-            "graphs and masks have different classes",
-            f"{graphs.path}: {', '.join(names[:5])}...; masks: {', '.join(maps.classes[:5])}...",
-            "run: cmgl fit-graphs --observations region, with these masks",
-        )
 
 
 def _asked(config: SegmentConfig) -> list[Candidate]:
@@ -249,9 +118,9 @@ def _learn(bench: Bench, candidate: Candidate, balances: tuple[float, ...]) -> L
         DecoderSettings(epochs=config.epochs, balance=balance, dice=config.dice, learning_rate=config.learning_rate)
         for balance in balances
     ]
-    decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), bench.task, settings, seed=config.seed)
+    decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), bench.task(), settings, seed=config.seed)
     batches = bench.data.batches(bench.validation, shuffle=False)(0)
-    scores = score_decoder(decoder, batches, bench.evidence.n_classes, bench.task.ignore_label)
+    scores = score_decoder(decoder, batches, bench.evidence.n_classes, bench.data.maps.ignore_label)
     report = scores.report()
     numbers = {
         "balance": winner.settings.balance,

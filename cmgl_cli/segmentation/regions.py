@@ -18,11 +18,11 @@ from cmgl_cli.graphs import Moments, Nonparanormal, correlation, draws, shapiro_
 from cmgl_cli.heads.appearance import APPEARANCE_NODES, cell_grid, cell_observations
 from cmgl_cli.heads.context import with_context
 from cmgl_cli.heads.patch_decoder import patch_membership
-from cmgl_cli.label_maps import LabelMaps
 from cmgl_cli.nodes.distillation import Distiller
 from cmgl_cli.observations import image_observations, patch_observations
-from cmgl_cli.pictures import Pictures
-from cmgl_cli.segmentation import PatchView
+from cmgl_cli.segmentation.label_maps import LabelMaps
+from cmgl_cli.segmentation.pictures import Pictures
+from cmgl_cli.segmentation.views import PatchView
 from cmgl_cli.sufficient import fold_correlations, merged, subsampled
 
 LEAST_SHARE = 0.05

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmgl_cli.sequences import sequence_folds, sequences
+from cmgl_cli.segmentation.sequences import sequence_folds, sequences
 
 
 def names(*parts: tuple[str, int]) -> np.ndarray:
