@@ -133,7 +133,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "segment",
         "train",
-        5,
+        6,
         "decoder",
         "decoder.h5",
         (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS),

@@ -119,7 +119,7 @@ def test_graphs_and_decoders_of_an_earlier_version_are_refused(work, monkeypatch
     monkeypatch.setattr("cmgl_cli.segmentation.class_graphs.APPEARANCE_NODES", 14)
     error = cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train", "--force", code=3).err
     assert "earlier cmgl" in error and "fit-graphs --observations region" in error
-    monkeypatch.setattr("cmgl_cli.stages.segment_predict.SURROUNDED", 99)
+    monkeypatch.setattr("cmgl_cli.stages.segment_predict.FINE", 99)
     error = cmgl("segment", "--dataset", "smoke", "--mode", "predict", "--force", code=3).err
     assert "earlier cmgl" in error and "--mode train" in error
 

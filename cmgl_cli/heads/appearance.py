@@ -34,6 +34,16 @@ def cell_grid(grid: tuple[int, int]) -> tuple[int, int]:
     return factor * grid[0], factor * grid[1]
 
 
+def fine_grid(grid: tuple[int, int], picture: int) -> tuple[int, int]:
+    """Return rows and columns of the cells that a network sees, a quarter of a patch each: at least `cell_grid`.
+
+    Graphs are scored on at most `MOST_CELLS` cells a side, which costs much; what is trained on top of them may look
+    closer, as far as the pictures, of `picture` rows and columns, have two pixels for a cell.
+    """
+    factor = min(UPSCALING, max(upscaling(grid), picture // (2 * max(grid))))
+    return factor * grid[0], factor * grid[1]
+
+
 def appearance(image: Tensor, cells: tuple[int, int]) -> Tensor:
     """Return the appearance nodes of each cell: images [B, 3, H, W] in 0..1 to [B, 13, *cells].
 

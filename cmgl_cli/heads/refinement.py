@@ -1,7 +1,7 @@
 """Finer than the patch grid: what a patch means, joined with what its pixels look like.
 
 The paper suggests a U-Net decoder; the part of one that pays here is its skip connection from the image. Every term is
-brought to the cells of `appearance` and added:
+brought to the cells of `appearance.fine_grid` and added:
 
     linear(patch) + s * (log p_c(patch, surroundings) + log p_c(appearance | patch, surroundings)) + network(all of it)
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cmgl_cli.heads.appearance import APPEARANCE_NODES, appearance, cell_grid, required_image
+from cmgl_cli.heads.appearance import APPEARANCE_NODES, appearance, fine_grid, required_image
 from cmgl_cli.heads.context import NEIGHBOURS, window_mean
 from cmgl_cli.heads.decoders import LinearDecoder, frozen_scores, on_grid, upsample
 from cmgl_cli.heads.evidence import PatchInputs
@@ -83,13 +83,14 @@ class RefinedDecoder(FrozenScoring):
         self.linear = SurroundedDecoder(width, n_classes, *standardisation)
         _silence(self.linear.classifier)
         self.embedding = SurroundedDecoder(width, EMBEDDING, *standardisation)
-        n_scores = 0 if generative is None else n_classes
+        # looks alone are seen with the neighbouring cells: all else is smooth at this distance
+        self.normalise = nn.BatchNorm2d(APPEARANCE_NODES, affine=False)
+        self.of_looks = nn.Conv2d(APPEARANCE_NODES, HIDDEN, 3, padding=1)
+        self.of_meaning = nn.Conv2d(EMBEDDING, HIDDEN, 1, bias=False)
         if generative is not None:
             self.log_strength = nn.Parameter(torch.tensor(math.log(start)))
-        self.normalise = nn.BatchNorm2d(APPEARANCE_NODES + n_scores, affine=False)
-        # looks alone are seen with the neighbouring cells: all else is smooth at this distance
-        self.of_looks = nn.Conv2d(APPEARANCE_NODES, HIDDEN, 3, padding=1)
-        self.of_meaning = nn.Conv2d(EMBEDDING + n_scores, HIDDEN, 1)
+            self.normalise_scores = nn.BatchNorm2d(n_classes, affine=False)
+            self.of_scores = nn.Conv2d(n_classes, HIDDEN, 1, bias=False)
         self.dropout = nn.Dropout2d(DROPOUT)
         self.last = nn.Conv2d(HIDDEN, n_classes, 1)
         _silence(self.last)
@@ -102,23 +103,23 @@ class RefinedDecoder(FrozenScoring):
         return scores - scores.mean(1, keepdim=True)
 
     def forward(self, inputs: PatchInputs) -> Tensor:
-        """Return logits [B, C, *cells].
+        """Return logits [B, C, *fine cells].
 
         Raises
         ------
         InputError
             If the images are missing.
         """
-        cells = cell_grid(inputs.grid)
-        seen = [appearance(required_image(inputs), cells)]
+        image = required_image(inputs)
+        cells = fine_grid(inputs.grid, image.shape[2])
         logits = upsample(self.linear(inputs), cells)
+        hidden = self.of_looks(self.dropout(self.normalise(appearance(image, cells))))
+        # layers of single cells commute with enlarging, and cost less before it
+        hidden = hidden + upsample(self.of_meaning(self.dropout(self.embedding(inputs))), cells)
         if self.generative is not None:
             scores = self.frozen(inputs)
-            logits = logits + self.log_strength.exp() * scores
-            seen.append(scores)
-        looks, scored = self.normalise(torch.cat(seen, 1)).tensor_split([APPEARANCE_NODES], dim=1)
-        meaning = torch.cat([upsample(self.embedding(inputs), cells), scored], 1)
-        hidden = self.of_looks(self.dropout(looks)) + self.of_meaning(self.dropout(meaning))
+            logits = logits + self.log_strength.exp() * upsample(scores, cells)
+            hidden = hidden + upsample(self.of_scores(self.dropout(self.normalise_scores(scores))), cells)
         return logits + self.last(functional.gelu(hidden))
 
 

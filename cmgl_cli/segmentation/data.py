@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cmgl_cli.artifacts import Artifact
-from cmgl_cli.heads.appearance import cell_grid
+from cmgl_cli.heads.appearance import fine_grid
 from cmgl_cli.heads.segmentation_training import SegmentationBatch
 from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
 from cmgl_cli.segmentation.label_maps import LabelMaps
@@ -53,7 +53,8 @@ class SegmentationData:
         )
 
         # masks finer than cells tell decoders little and cost as much again; they are judged by all there is
-        stride = max(1, self.maps.maps.shape[1] // max(cell_grid(self.view.grid))) if shuffle else 1
+        size = self.maps.maps.shape[1]
+        stride = max(1, size // max(fine_grid(self.view.grid, size))) if shuffle else 1
 
         def epoch(number: int) -> Iterator[SegmentationBatch]:
             for index, batch in enumerate(reader.epoch(number)):

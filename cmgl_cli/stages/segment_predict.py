@@ -29,8 +29,8 @@ from cmgl_cli.segmentation.pictures import samples_by_id, small_picture
 from cmgl_cli.segmentation.views import PatchView
 from cmgl_cli.settings import SegmentConfig
 
-# version of segment (train) since which decoders see patches with surroundings, and at most 64 cells a side
-SURROUNDED = 5
+# version of segment (train) since which networks look at cells finer than those of the graphs
+FINE = 6
 SHOWN_IMAGES = 6
 MOST_GRAPHS = 4
 NO_TRUTH = -1
@@ -138,7 +138,7 @@ def _rows(table: SampleTable, valid: np.ndarray, split: str, path: Path) -> np.n
 
 def _load(artifact: Artifact, device: torch.device, config: SegmentConfig) -> Decoders:
     """Rebuild the decoders, the chosen one first; the others only where they are compared."""
-    if artifact.identity.stage_version < SURROUNDED:
+    if artifact.identity.stage_version < FINE:
         raise InputError(
             "this decoder is of an earlier cmgl, which saw patches otherwise",
             f"{artifact.path}: segment (train) version {artifact.identity.stage_version}",

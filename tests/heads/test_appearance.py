@@ -1,8 +1,9 @@
 """What cells look like does not change with the light."""
 
+import pytest
 import torch
 
-from cmgl_cli.heads.appearance import APPEARANCE_NODES, FLOOR, appearance
+from cmgl_cli.heads.appearance import APPEARANCE_NODES, FLOOR, appearance, cell_grid, fine_grid
 
 CELLS = (8, 8)
 
@@ -35,3 +36,13 @@ def test_a_bright_spot_is_bright_in_its_own_cell_and_around_it():
     looks = appearance(image, CELLS)
     assert looks[0, 0].argmax() == 3 * 8 + 3
     assert looks[0, 3, 2:5, 2:5].min() > looks[0, 3, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("side", "picture", "cells", "fine"),
+    [(14, 112, 56, 56), (14, 224, 56, 56), (28, 112, 56, 56), (28, 224, 56, 112), (37, 112, 37, 37), (7, 112, 28, 28)],
+)
+def test_a_network_looks_closer_than_graphs_where_the_picture_has_the_pixels(side, picture, cells, fine):
+    """A quarter of a patch, and two pixels at least; graphs stop at 64 cells a side."""
+    assert cell_grid((side, side)) == (cells, cells)
+    assert fine_grid((side, side), picture) == (fine, fine)
