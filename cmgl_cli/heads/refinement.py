@@ -22,7 +22,7 @@ from cmgl_cli.heads.evidence import PatchInputs
 from cmgl_cli.heads.frozen import FrozenScoring
 from cmgl_cli.heads.generative import AppearanceHead, GenerativeHead, MixtureHead
 
-EMBEDDING, HIDDEN, DROPOUT = 32, 64, 0.2
+EMBEDDING, HIDDEN, DROPOUT = 32, 32, 0.2
 """Channels of the patch embedding and of the hidden layer; share of input channels dropped in training."""
 
 
