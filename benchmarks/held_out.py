@@ -40,7 +40,12 @@ SAMPLED = 14
 
 def with_folds(bench: Bench) -> tuple[Bench, dict[int, np.ndarray], np.ndarray]:
     """Return the bench with validation images in the fold of their sequence, each fold's rows, and all sequences."""
-    group = sequences(bench.table.ids)
+    # the folder of a part tells nothing of the sequence: frames of one drive may lie in two
+    parts = tuple(f"{split}/" for split in set(bench.table.splits.tolist()))
+    names = [
+        next((name.removeprefix(part) for part in parts if name.startswith(part)), name) for name in bench.table.ids
+    ]
+    group = sequences(np.array(names, dtype=object))
     if bench.cross_fits is None:
         raise SystemExit("there are no cross-fits: run cmgl fit-graphs --observations region --cross-fit")
     fold = dict(bench.cross_fits.fold)
