@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 Filler = Callable[[Array], Array]
 
-COMPARED = ("climatology", "knn", "climatology-kriging", "mvn-em")
+COMPARED = ("climatology", "linear", "knn", "climatology-kriging", "mvn-em")
 METHODS = ("default", *PEERS, *MATRIX_METHODS)
 MAX_DENSE_STATIONS = 600
 
