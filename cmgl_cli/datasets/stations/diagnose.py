@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmgl_cli.datasets.stations.changed_units import changed_units
 from cmgl_cli.datasets.stations.mixed_units import mixed_units
 from cmgl_cli.datasets.stations.table import StationTable
 
@@ -32,7 +33,8 @@ def diagnose(table: StationTable) -> tuple[Finding, ...]:
     -------
     tuple of Finding
         Kinds: ``dead-station``, ``empty-variable``, ``never-observed`` (a variable at a station), ``constant``,
-        ``empty-time``, ``no-coordinates``, ``same-place``, ``mixed-units``, ``direction``. Empty where all is well.
+        ``empty-time``, ``no-coordinates``, ``same-place``, ``mixed-units``, ``changed-units``, ``direction``. Empty
+        where all is well.
     """
     observed: np.ndarray = table.observed
     dead = np.asarray(~observed.any(axis=(0, 2)))
@@ -57,6 +59,11 @@ def diagnose(table: StationTable) -> tuple[Finding, ...]:
             "mixed-units",
             "records as if in another unit (used as they are; convert them, or leave the stations out with --exclude)",
             _mixed_units(table),
+        ),
+        (
+            "changed-units",
+            "records as if in another unit in some years (used as they are; convert these, or set them missing)",
+            _changed_units(table),
         ),
         (
             "direction",
@@ -107,6 +114,20 @@ def _mixed_units(table: StationTable) -> tuple[str, ...]:
             names.append(
                 f"{variable} at {table.stations[suspect.station]}, mean {suspect.mean:.4g}, elsewhere {low:.4g} to "
                 f"{high:.4g} (as {change.unit} among {change.into})"
+            )
+    return tuple(names)
+
+
+def _changed_units(table: StationTable) -> tuple[str, ...]:
+    names = []
+    for k, (variable, unit) in enumerate(zip(table.variables, table.units, strict=True)):
+        for found in changed_units(table.values[..., k], table.time, unit):
+            low, high = found.others
+            first, last, count = found.years[0], found.years[-1], len(found.years)
+            when = str(first) if count == 1 else f"{count} years from {first} to {last}"
+            names.append(
+                f"{variable} at {table.stations[found.station]} in {when}, mean {found.mean:.4g}, in other years "
+                f"{low:.4g} to {high:.4g} (as {found.conversion.unit} among {found.conversion.into})"
             )
     return tuple(names)
 
