@@ -59,7 +59,7 @@ def trained(bench: Bench, candidate: Candidate, train: np.ndarray, rows: np.ndar
     """Return mIoU and pixel accuracy, %, on some rows after training on others."""
     decoder = bench.build(candidate)
     settings = DecoderSettings(epochs=epochs, learning_rate=bench.config.learning_rate)
-    train_decoder(decoder, bench.task(train, np.empty(0, int)), settings, seed=bench.config.seed)
+    train_decoder(decoder, bench.task(train), settings, seed=bench.config.seed)
     maps = bench.data.maps
     batches = bench.data.batches(rows, shuffle=False)(0)
     report = score_decoder(decoder, batches, len(maps.classes), maps.ignore_label).report()

@@ -269,11 +269,11 @@ def test_a_killed_training_goes_on_and_ends_the_same(work, monkeypatch):
 
     real, seen = segment_train._learn, []
 
-    def counted(bench, candidate, balances):
+    def counted(bench, task, candidate, balances):
         seen.append(candidate.label)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return real(bench, candidate, balances)
+        return real(bench, task, candidate, balances)
 
     monkeypatch.setattr(segment_train, "_learn", counted)
     cmgl("segment", "--dataset", "smoke", *QUICK, "--mode", "train", code=130)

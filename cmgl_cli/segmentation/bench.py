@@ -83,21 +83,18 @@ class Bench:
             cross_fits=self.cross_fits,
         ).to(self.data.view.device)
 
-    def task(self, train: np.ndarray | None = None, validation: np.ndarray | None = None) -> TrainingTask:
-        """Return what a decoder learns from; other rows than the bench's for other questions.
+    def judge(self) -> Callable[[nn.Module], float]:
+        """Return what gives a decoder's mean IoU on the validation part, whose tokens it keeps in memory."""
+        maps, batches = self.data.maps, self.data.batches(self.validation, shuffle=False)
 
-        Without rows to choose by (an empty array) the last epoch is kept.
-        """
-        train = self.train if train is None else train
-        validation = self.validation if validation is None else validation
+        def mean_iou(decoder: nn.Module) -> float:
+            return score_decoder(decoder, batches(0), len(maps.classes), maps.ignore_label).report().mean_iou
+
+        return mean_iou
+
+    def task(self, train: np.ndarray, validate: Callable[[nn.Module], float] | None = None) -> TrainingTask:
+        """Return what decoders learn from, its tokens kept in memory: one for all that learn from the same rows."""
         pixels, ignored = self.data.maps.pixels(train), self.data.maps.ignore_label
-        if not len(validation):
-            return TrainingTask(self.data.batches(train), torch.from_numpy(pixels).double(), None, ignored)
-        batches = self.data.batches(validation, shuffle=False)
-
-        def validate(decoder: nn.Module) -> float:
-            return score_decoder(decoder, batches(0), len(pixels), ignored).report().mean_iou
-
         return TrainingTask(self.data.batches(train), torch.from_numpy(pixels).double(), validate, ignored)
 
 
@@ -152,9 +149,7 @@ def open_bench(
 
 def _best_shrinkage(bench: Bench, on_shrinkage: Callable[[float], None]) -> float:
     """Return how far the classes' covariances are drawn to the one they share: as the validation part likes it."""
-    best, least, validate = 0.0, -np.inf, bench.task().validate
-    if validate is None:
-        raise TypeError("the bench has a validation part")
+    best, least, validate = 0.0, -np.inf, bench.judge()
     for weight in SHRINKAGES:
         candidate = replace(bench, evidence=drawn_together(bench.evidence, weight))
         score = validate(candidate.build(Candidate("generative", "per-class")))

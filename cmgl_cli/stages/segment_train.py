@@ -9,7 +9,7 @@ import numpy as np
 from cmgl_cli.artifacts import Artifact, ArtifactWriter
 from cmgl_cli.datasets import Dataset, open_dataset
 from cmgl_cli.heads.choice import simplest_of_the_best
-from cmgl_cli.heads.segmentation_training import DecoderSettings, score_decoder, tune_decoder
+from cmgl_cli.heads.segmentation_training import DecoderSettings, TrainingTask, score_decoder, tune_decoder
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.segmentation.bench import SHRINKAGES, Bench, Candidate, open_bench
 from cmgl_cli.settings import SegmentConfig
@@ -90,12 +90,13 @@ def _others(chosen: Candidate, done: list[Candidate]) -> list[Candidate]:
 def _learn_all(job: Job, bench: Bench, out: ArtifactWriter) -> tuple[str, list[Learned]]:
     """Train one after the other; what is finished is kept and not trained again after an interruption."""
     config, kept = bench.config, out.load_checkpoint() or {}
+    task = bench.task(bench.train, bench.judge())
     learned: list[Learned] = []
 
     def learn(candidate: Candidate, balances: tuple[float, ...]) -> None:
         index = len(learned)
         found = {key.split("/", 1)[1]: value for key, value in kept.items() if key.startswith(f"{index}/")}
-        learned.append(_from_arrays(candidate, found) if found else _learn(bench, candidate, balances))
+        learned.append(_from_arrays(candidate, found) if found else _learn(bench, task, candidate, balances))
         out.save_checkpoint({f"{i}/{k}": v for i, item in enumerate(learned) for k, v in _arrays(item).items()})
         ticker.advance()
 
@@ -112,13 +113,13 @@ def _learn_all(job: Job, bench: Bench, out: ArtifactWriter) -> tuple[str, list[L
     return best.candidate.label, learned
 
 
-def _learn(bench: Bench, candidate: Candidate, balances: tuple[float, ...]) -> Learned:
+def _learn(bench: Bench, task: TrainingTask, candidate: Candidate, balances: tuple[float, ...]) -> Learned:
     config = bench.config
     settings = [
         DecoderSettings(epochs=config.epochs, balance=balance, dice=config.dice, learning_rate=config.learning_rate)
         for balance in balances
     ]
-    decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), bench.task(), settings, seed=config.seed)
+    decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), task, settings, seed=config.seed)
     batches = bench.data.batches(bench.validation, shuffle=False)(0)
     scores = score_decoder(decoder, batches, bench.evidence.n_classes, bench.data.maps.ignore_label)
     report = scores.report()

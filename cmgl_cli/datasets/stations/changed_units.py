@@ -66,9 +66,10 @@ def changed_units(values: Array, time: NDArray[np.datetime64], unit: str = "") -
     years = np.unique(year)
     if len(years) < _LEAST_YEARS:
         return []
-    # the place of a time in its year, so that years are compared over the same seasons
-    since = (time - year).astype("timedelta64[s]").astype(np.int64)
-    place = np.unique(since // max(1, int(np.diff(since[year == years[1]])[:1].sum())), return_inverse=True)[1]
+    # years are compared over the same months, days and hours, leap years too
+    month = time.astype("datetime64[M]")
+    written = np.stack([(month - year).astype(np.int64), (time - month).astype("timedelta64[s]").astype(np.int64)])
+    place = np.unique(written, axis=1, return_inverse=True)[1].ravel()
     column = np.searchsorted(years, year)
     found = []
     for station in np.flatnonzero(_odd(values, column, len(years))).tolist():

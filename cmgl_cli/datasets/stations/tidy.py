@@ -155,7 +155,7 @@ def _is_words(cells: Iterable[str]) -> bool:
     some = False
     for cell in cells:
         try:
-            if number(cell) == number(cell):
+            if not np.isnan(number(cell)):
                 return False
         except ValueError:
             some = True

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cmgl_cli.datasets.stations import StationTable, diagnose, read_stations
+from cmgl_cli.datasets.stations import changed_units as changed_units_module
 from cmgl_cli.datasets.stations.changed_units import changed_units
 from cmgl_cli.datasets.stations.mixed_units import CONVERSIONS
 
-YEARS, STATIONS = 12, 3
+STATIONS = 3
 
 
 def record(quantity, unit="M", seed=0):
@@ -58,6 +59,30 @@ def test_a_dry_or_wet_year_is_no_change(factor):
     time, values = record("length")
     values[time.astype("datetime64[Y]") == np.datetime64("1995")] *= factor
     assert changed_units(values, time, "mm") == []
+
+
+@pytest.mark.parametrize("unit", ["M", "D"])
+def test_years_are_compared_over_the_same_dates_and_nothing_is_dropped(monkeypatch, unit):
+    time, values = converted(CONVERSIONS[0], lambda year: year >= 1999, unit)
+    seen = []
+    monkeypatch.setattr(changed_units_module, "mixed_units", lambda table, unit: seen.append(table) or [])
+    changed_units(values, time, "degC")
+    (table,) = [table for table in seen if np.nanmax(table) > 200]
+    assert table.shape == ({"M": 12, "D": 366}[unit], 13)
+    assert np.isfinite(table).sum() == np.isfinite(values[:, 1]).sum()
+    march = {"M": 2, "D": 31 + 29}[unit]
+    expected = values[time == np.datetime64("1995-03-01"), 1]
+    np.testing.assert_array_equal(table[march, 5], expected[0])
+
+
+def test_neither_speeds_nor_a_single_year_of_amounts_are_told():
+    named = {(c.unit, c.into): c for c in CONVERSIONS}
+    time, values = converted(named["kt", "m/s"], lambda year: year >= 1999, "D")
+    assert changed_units(values, time, "m/s") == []
+    time, values = converted(named["in", "mm"], lambda year: year == 1999, "D")
+    assert changed_units(values, time, "mm") == []
+    time, values = converted(named["in", "mm"], lambda year: (year == 1999) | (year == 2000), "D")
+    assert [change.years for change in changed_units(values, time, "mm")] == [(1999, 2000)]
 
 
 def test_four_years_have_no_majority():
