@@ -15,6 +15,7 @@ FIT = """
 import os, signal, sys, threading
 import numpy as np
 from cmgl_cli.graphs import fit_joint
+signal.signal(signal.SIGINT, signal.default_int_handler)
 C, p, solver = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 rng = np.random.default_rng(0)
 samples = rng.standard_normal((C, 3 * p, 4)) @ (2 * rng.standard_normal((4, p))) + rng.standard_normal((C, 3 * p, p))
@@ -27,6 +28,14 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
+
+
+@pytest.fixture(autouse=True)
+def listens():
+    """A shell's background job ignores Ctrl-C, and what it starts inherits that: these tests must not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_waits_for_the_end_of_the_block_or_for_a_step():
