@@ -65,7 +65,7 @@ def run_stage(
         paths = {key: path for key, path in request.paths.items() if key in own and path is not None}
         options = MappingProxyType(dict(request.options))
         job = make_job(step, run, console, paths, options=options, force=force, dry_run=dry_run, verify=verify)
-        if step.variant == "image":
+        if step.variant == _divided(run):
             job = replace(job, output=shard_path(job.output, shard))
         execute(job)
         if not dry_run and job.output.exists():
@@ -180,15 +180,23 @@ def _shard(request: Request) -> Shard:
     return requested_shard(request.options["shard"])
 
 
+def _divided(run: RunConfig) -> str:
+    """Return which variant of extract processes divide among them: the images, or further looks at them alone."""
+    return "augmented" if run.stages["extract"].modality == "augmented" else "image"
+
+
 def _steps(request: Request, run: RunConfig, shard: Shard, console: Console) -> list[Step]:
     steps = steps_of(run, request.stage)
     if request.stage == "extract":
         # texts and masks are quickly done: the first process does them all, and there is nothing to join
         if request.options["merge"] or shard.index > 0:
-            steps = [step for step in steps if step.variant == "image"]
+            steps = [step for step in steps if step.variant == _divided(run)]
         elif request.settings["modality"] is None and not (run.folder / "renders.h5").exists():
             console.info("extract (text): no rendered texts yet; cmgl render-text makes them")
             steps = [step for step in steps if step.variant != "text"]
+        if shard.count > 1 and _divided(run) == "image" and any(step.variant == "augmented" for step in steps):
+            console.info("extract (augmented): by the same command with --modality augmented, once the masks are there")
+            steps = [step for step in steps if step.variant != "augmented"]
     if request.paths["output"] is not None and len(steps) > 1:
         raise UsageError(
             f"--output names one file, but {request.stage} would write {len(steps)}",

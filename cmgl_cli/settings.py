@@ -102,8 +102,8 @@ class ExtractConfig:
     revision: str | None = option(None, "Revision of a hub id.")
     modality: str = option(
         "all",
-        "What to read: images, rendered texts, masks, or all there are.",
-        choices=("all", "image", "text", "mask"),
+        "What to read: images, rendered texts, masks, further looks at training images, or all there are.",
+        choices=("all", "image", "text", "mask", "augmented"),
         results=False,
     )
     split: tuple[str, ...] = option((), "Only these splits. Default: all.")
@@ -123,6 +123,14 @@ class ExtractConfig:
     )
     store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
     mask_size: int = option(112, "Rows and columns of the stored masks, which training sees.", least=8, most=1024)
+    augment: int = option(
+        0,
+        "Further looks at each training image with a mask, cut out, mirrored and in other light, that decoders learn "
+        "from too.",
+        least=0,
+        most=64,
+        added=True,
+    )
     batch_size: str = option("auto", "Images a batch; auto halves it when memory runs out.", results=False)
     workers: int = option(2, "Threads that decode images while the encoder computes.", least=1, most=256, results=False)
     device: str = _device()

@@ -18,7 +18,7 @@ from cmgl_cli.console import Console
 from cmgl_cli.errors import InputError, UsageError
 
 RANKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))
-BLOCKWISE = ("features", "grid", "valid", "problem")
+BLOCKWISE = ("features", "grid", "valid", "problem", "mask", "picture")
 
 
 @dataclass(frozen=True)
@@ -151,26 +151,28 @@ def merge_shards(output: Path, schema: str, out: ArtifactWriter, block_rows: int
         shards = [stack.enter_context(open_artifact(path, schema)) for path in find_shards(output, schema)]
         tables = [SampleTable.read(shard) for shard in shards]
         rows = sum(len(table) for table in tables)
-        fields = {}
-        for name in BLOCKWISE:
+        blockwise, fields = [name for name in BLOCKWISE if name in shards[0]], {}
+        for name in blockwise:
             stream = shards[0].stream(name)
             fields[name] = (stream.shape[1:], stream.dtype)
         (blocks,) = out.declare_blocks(BlockSpec(rows, block_rows, fields))
         starts = np.concatenate([[0], np.cumsum([len(table) for table in tables])])
         with console.progress("joining shards", rows, "rows") as ticker:
             for start, stop in blocks.pending():
-                blocks.put(start, _rows(shards, starts, start, stop))
+                blocks.put(start, _rows(shards, blockwise, starts, start, stop))
                 ticker.advance(stop - start)
         for name, values in SampleTable.concatenate(tables).to_arrays().items():
             out.write(name, values)
         out.provenance["shards"] = len(shards)
 
 
-def _rows(shards: list[Artifact], starts: np.ndarray, start: int, stop: int) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in BLOCKWISE}
+def _rows(
+    shards: list[Artifact], blockwise: list[str], starts: np.ndarray, start: int, stop: int
+) -> dict[str, np.ndarray]:
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in blockwise}
     for shard, first, last in zip(shards, starts[:-1], starts[1:], strict=True):
         low, high = max(start, first), min(stop, last)
         if low < high:
-            for name in BLOCKWISE:
+            for name in blockwise:
                 parts[name].append(shard.stream(name)[int(low - first) : int(high - first)])
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}

@@ -82,18 +82,17 @@ _REGION_GRAPHS = Input("region_graphs", "region_graphs.h5", "graphs")
 _OPTIONAL_FEATURES = Input("features", "features.h5", "features", required=False)
 _MASKS = Input("masks", "masks.h5", "masks")
 _OPTIONAL_MASKS = Input("masks", "masks.h5", "masks", required=False)
+_AUGMENTED = Input("augmented", "augmented.h5", "augmented", required=False)
 _DECODER = Input("model", "decoder.h5", "decoder", portable=True)
 
-_OF_THE_ENCODER = frozenset(
-    {"encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "store"}  # masks are not encoded
-)
+_OF_THE_ENCODER = frozenset({"encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "store"})
 _OF_TRAINING = frozenset({"decoder", "graph", "epochs", "learning_rate", "dice", "batch_size", "seed"})
 _OF_REGIONS = frozenset({"region", "windows", "appearance", "cross_fit"})
 _OF_PREDICTION = frozenset({"split", "probabilities"})
 
 STEPS: tuple[Step, ...] = (
     Step("render-text", "", 1, "renders", "renders.h5", settles_fast=True),
-    Step("extract", "image", 1, "features", "features.h5", ignores=frozenset({"mask_size"})),
+    Step("extract", "image", 1, "features", "features.h5", ignores=frozenset({"mask_size", "augment"})),
     Step(
         "extract",
         "text",
@@ -101,9 +100,28 @@ STEPS: tuple[Step, ...] = (
         "features",
         "text_features.h5",
         (Input("renders", "renders.h5", "renders"),),
-        ignores=frozenset({"split", "limit", "seed", "mask_size", "tiles"}),
+        ignores=frozenset({"split", "limit", "seed", "mask_size", "tiles", "augment"}),
     ),
-    Step("extract", "mask", 1, "masks", "masks.h5", ignores=_OF_THE_ENCODER, needs_masks=True, room="extract_masks"),
+    Step(
+        "extract",
+        "mask",
+        1,
+        "masks",
+        "masks.h5",
+        ignores=_OF_THE_ENCODER | {"augment"},  # masks are not encoded
+        needs_masks=True,
+        room="extract_masks",
+    ),
+    Step(
+        "extract",
+        "augmented",
+        1,
+        "augmented",
+        "augmented.h5",
+        (_MASKS,),
+        ignores=frozenset({"mask_size"}),
+        needs_masks=True,
+    ),
     Step("distill", "", 2, "nodes", "nodes.h5", (_FEATURES, _TEXT_FEATURES, _OPTIONAL_MASKS)),
     Step("prior", "", 1, "prior", "prior.h5", (_NODES,)),
     Step("fit-graphs", "image", 2, "graphs", "graphs.h5", (_NODES, _PRIOR), ignores=_OF_REGIONS),
@@ -136,7 +154,7 @@ STEPS: tuple[Step, ...] = (
         6,
         "decoder",
         "decoder.h5",
-        (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS),
+        (_FEATURES, _NODES, _MASKS, _REGION_GRAPHS, _AUGMENTED),
         ignores=_OF_PREDICTION,
         room="segment_train",
     ),
@@ -213,6 +231,8 @@ def _switched_on(step: Step, run: RunConfig) -> bool:
     word = getattr(config, key) if key else step.variant
     if word == "both":
         return step.variant in {"image", "patch"}
+    if step.variant == "augmented" and word != "augmented" and not config.augment:
+        return False
     return word == step.variant or (word in everything and (not step.needs_masks or _has_masks(run)))
 
 

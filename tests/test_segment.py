@@ -22,11 +22,10 @@ from cmgl_cli.nodes.proxies import balanced_weights
 from cmgl_cli.reports.material import run_of_config
 from cmgl_cli.reports.report import write_report
 from cmgl_cli.segmentation.data import SegmentationData, thinned
-from cmgl_cli.segmentation.label_maps import LabelMaps, require_one_grid
+from cmgl_cli.segmentation.label_maps import LabelMaps, require_one_grid, shrunk
 from cmgl_cli.segmentation.pictures import Pictures
 from cmgl_cli.segmentation.regions import RegionEvidence, RegionSource
 from cmgl_cli.segmentation.views import PatchView
-from cmgl_cli.stages.extract_masks import shrunk
 from cmgl_cli.steps import steps_of
 from cmgl_cli.sufficient import fold_correlations
 from tests.cli_helpers import SMALL, cmgl

@@ -145,6 +145,18 @@ _MASKS = Schema(
     },
 )
 
+_AUGMENTED = Schema(
+    "augmented",
+    1,
+    "Further looks at training images, with their masks: cut out, mirrored, in other light; one row a copy.",
+    {
+        **_FEATURES.fields,
+        "id": _field("n", "str", "id of the image, `#` and the number of the copy"),
+        "mask": _field("n row column", "int", "class of each pixel, as in the masks of the images"),
+        "picture": _field("n row column rgb", "int", "the copy itself as small as its mask, uint8"),
+    },
+)
+
 _NODES = Schema(
     "nodes",
     1,
@@ -337,6 +349,7 @@ SCHEMAS: Mapping[str, Schema] = MappingProxyType(
             _RENDERS,
             _FEATURES,
             _MASKS,
+            _AUGMENTED,
             _NODES,
             _PRIOR,
             _GRAPHS,

@@ -15,6 +15,7 @@ from cmgl_cli.heads.catalogue import build_decoder
 from cmgl_cli.heads.evidence import GraphEvidence
 from cmgl_cli.heads.frozen import CrossFits
 from cmgl_cli.heads.segmentation_training import TrainingTask, score_decoder
+from cmgl_cli.segmentation.augmented import AugmentedRows
 from cmgl_cli.segmentation.class_graphs import cross_fitted, drawn_together, graph_evidence
 from cmgl_cli.segmentation.data import SegmentationData
 from cmgl_cli.segmentation.label_maps import LabelMaps, require_one_grid
@@ -112,7 +113,7 @@ def open_bench(
     dataset : Dataset, optional
         The images themselves, for decoders that look at them.
     inputs : mapping of str to Artifact
-        features, nodes, masks and region_graphs.
+        features, nodes, masks and region_graphs; augmented, where there are further looks at the training images.
     on_shrinkage : callable, optional
         Called with each shrinkage as it has been tried.
 
@@ -137,13 +138,22 @@ def open_bench(
     view = PatchView.of(nodes.group("weights"), graphs.group("transform"), require_one_grid(features), device)
     pictures = None if dataset is None else Pictures(dataset, table.ids.tolist(), maps.maps.shape[1], memory)
     batch_size = config.batch_size or (8 if len(train) < FEW_IMAGES else 16)
-    data = SegmentationData(view, features, maps, pictures, memory, batch_size, config.seed)
+    augmented = None
+    if "augmented" in inputs:
+        taken = len(train) * features.stream("features")[:1].nbytes
+        augmented = AugmentedRows(inputs["augmented"], features, table.ids.tolist(), max(0, memory - taken))
+    data = SegmentationData(view, features, maps, pictures, memory, batch_size, config.seed, augmented)
     evidence = graph_evidence(graphs, maps.pixels(train), config.seed)
     bench = Bench(config, data, table, train, validation, evidence, evidence.precision)
     weight = _best_shrinkage(bench, on_shrinkage)
     crossed = cross_fitted(graphs, evidence)
     if crossed is not None:
-        crossed = replace(crossed, evidence=[drawn_together(item, weight) for item in crossed.evidence])
+        evidences = [drawn_together(item, weight) for item in crossed.evidence]
+        # a copy is as well known to the graphs as its image
+        copies = (
+            {} if augmented is None else {copy: crossed.fold.get(row, -1) for copy, row in augmented.source.items()}
+        )
+        crossed = CrossFits(evidences, {**crossed.fold, **copies})
     return replace(bench, evidence=drawn_together(evidence, weight), cross_fits=crossed)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ import torch
 from cmgl_cli.artifacts import Artifact
 from cmgl_cli.heads.appearance import fine_grid
 from cmgl_cli.heads.segmentation_training import SegmentationBatch
-from cmgl_cli.nodes.reader import BlockShuffledReader, ReaderPlan
+from cmgl_cli.nodes.reader import Batch, BlockShuffledReader, ReaderPlan
+from cmgl_cli.segmentation.augmented import AugmentedRows
 from cmgl_cli.segmentation.label_maps import LabelMaps
 from cmgl_cli.segmentation.views import PatchView
 
@@ -30,6 +32,8 @@ class SegmentationData:
     memory_bytes : int
         Tokens kept in memory; more is read again every epoch.
     batch_size, seed : int
+    augmented : AugmentedRows, optional
+        Further looks at training images, which take turns with them.
     """
 
     view: PatchView
@@ -39,9 +43,10 @@ class SegmentationData:
     memory_bytes: int
     batch_size: int
     seed: int
+    augmented: AugmentedRows | None = None
 
     def batches(self, rows: np.ndarray, *, shuffle: bool = True) -> Callable[[int], Iterator[SegmentationBatch]]:
-        """Return a function from the number of an epoch to its batches."""
+        """Return a function from the number of an epoch to its batches, shuffled ones for training."""
         reader = BlockShuffledReader(
             self.features.stream("features"),
             rows,
@@ -58,14 +63,42 @@ class SegmentationData:
 
         def epoch(number: int) -> Iterator[SegmentationBatch]:
             for index, batch in enumerate(reader.epoch(number)):
-                images = None
-                if self.pictures is not None:
-                    images = np.stack([self.pictures(int(row)) for row in batch.indices])
+                seen = self._seen(batch, number if shuffle else None)
                 rows, columns = thinned(stride, number + index)
-                masks = torch.from_numpy(batch.aligned["mask"][:, rows, columns].astype(np.int64)).to(self.view.device)
-                yield SegmentationBatch(self.view.inputs(batch.patches, images, batch.indices), masks)
+                masks = torch.from_numpy(seen.masks[:, rows, columns].astype(np.int64)).to(self.view.device)
+                yield SegmentationBatch(self.view.inputs(seen.patches, seen.pictures, seen.numbers), masks)
 
         return epoch
+
+    def _seen(self, batch: Batch, number: int | None) -> "_Seen":
+        """Return a batch with its pictures; in a pass of training, copies stand in where it is their turn."""
+        rows, found = batch.indices.tolist(), dict[int, dict[str, np.ndarray]]()
+        numbers = batch.indices
+        if self.augmented is not None and number is not None:
+            numbers = self.augmented.turn(numbers, number)
+            found = {
+                place: self.augmented.read(int(numbers[place])) for place in np.flatnonzero(numbers != rows).tolist()
+            }
+        patches, masks = batch.patches, batch.aligned["mask"]
+        if found:
+            patches, masks = patches.copy(), masks.copy()
+        for place, copy in found.items():
+            patches[place], masks[place] = copy["features"], copy["mask"]
+        pictures = None
+        if self.pictures is not None:
+            pictures = np.stack(
+                [found[place]["picture"] if place in found else self.pictures(row) for place, row in enumerate(rows)]
+            )
+        return _Seen(patches, masks, pictures, numbers)
+
+
+class _Seen(NamedTuple):
+    """What a batch shows: tokens, masks, pictures, and which images or copies these are."""
+
+    patches: np.ndarray
+    masks: np.ndarray
+    pictures: np.ndarray | None
+    numbers: np.ndarray
 
 
 def thinned(stride: int, turn: int) -> tuple[slice, slice]:

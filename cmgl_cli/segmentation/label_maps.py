@@ -111,3 +111,10 @@ def require_one_grid(features: Artifact) -> tuple[int, int]:
             "encode with an encoder of fixed resolution",
         )
     return int(grids[0, 0]), int(grids[0, 1])
+
+
+def shrunk(mask: np.ndarray, size: int, ignored: int | None, ignore: int) -> np.ndarray:
+    """Return a label map [size, size] by the label at the centre of each cell; `ignored` becomes `ignore`."""
+    rows, columns = (((np.arange(size) + 0.5) * length / size).astype(np.int64) for length in mask.shape)
+    small = mask[rows[:, None], columns[None]]
+    return small if ignored is None else np.where(small == ignored, ignore, small)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,10 @@ from PIL import Image
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable, open_artifact
 from cmgl_cli.datasets import Dataset, Sample
 from cmgl_cli.encoders import Encoder, TiledEncoder, encode_stream, load_encoder
+from cmgl_cli.errors import UsageError
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.segmentation.augmented import AugmentedImages
+from cmgl_cli.segmentation.label_maps import LabelMaps
 from cmgl_cli.settings import ExtractConfig
 from cmgl_cli.sharding import Shard, merge_shards, merged_digests, shard_of
 from cmgl_cli.sources import chosen_samples
@@ -23,11 +26,13 @@ PROBLEM_BYTES = 256
 
 @dataclass(frozen=True)
 class Source:
-    """What is encoded: the table of samples, and how to open the image of a row."""
+    """What is encoded: the table of samples, how to open the image of a row, and what is stored beside its tokens."""
 
     table: SampleTable
     open: Callable[[int], Image.Image]
     digests: Mapping[str, str]
+    fields: Mapping[str, tuple[tuple[int, ...], Any]] = field(default_factory=dict)
+    beside: Callable[[int], Mapping[str, np.ndarray]] = lambda row: {}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ def prepare(job: Job) -> Prepared:
     config: ExtractConfig = job.config
     shard = shard_of(job.output, job.options.get("shard"))
     # the images first: they are missing more often than the encoder, and looking for them is faster
-    source = _cut(_rendered(job) if job.step.variant == "text" else _dataset(job), shard)
+    open_source = {"image": _dataset, "text": _rendered, "augmented": _augmented}[job.step.variant]
+    source = _cut(open_source(job), shard)
     loaded = load_encoder(
         config.encoder,
         device=shard.device(config.device),
@@ -55,7 +61,7 @@ def prepare(job: Job) -> Prepared:
         max_num_patches=config.max_patches,
         revision=config.revision,
     )
-    encoder = TiledEncoder(loaded, config.tiles) if config.tiles > 1 and job.step.variant == "image" else loaded
+    encoder = TiledEncoder(loaded, config.tiles) if config.tiles > 1 and job.step.variant != "text" else loaded
     digests = {"weights": encoder.weights_digest, "settings": json.dumps(encoder.settings, sort_keys=True)}
     return Prepared({**digests, **source.digests}, State(encoder, source))
 
@@ -81,6 +87,20 @@ def _rendered(job: Job) -> Source:
     return Source(table, lambda row: Image.fromarray(pages[row]), {})
 
 
+def _augmented(job: Job) -> Source:
+    config: ExtractConfig = job.config
+    if not config.augment:
+        raise UsageError(
+            "no number of further looks given", f"cmgl extract: augment = {config.augment}", "add --augment 2"
+        )
+    dataset, samples = chosen_samples(job)
+    with open_artifact(job.inputs["masks"], "masks") as masks:
+        maps = LabelMaps.read(masks, np.array([sample.id for sample in samples], dtype=object), dataset.name)
+        images = AugmentedImages(dataset, samples, maps, config.augment, config.seed)
+    digests = {"dataset": dataset.mask_fingerprint(samples)}
+    return Source(images.table, images.image, digests, images.fields, images.beside)
+
+
 def _cut(source: Source, shard: Shard) -> Source:
     """Keep a shard's rows; the whole when there is one shard."""
     if shard.count == 1:
@@ -90,6 +110,8 @@ def _cut(source: Source, shard: Shard) -> Source:
         source.table.slice(start, stop),
         lambda row: source.open(start + row),
         {**source.digests, "shard": f"{shard.index}/{shard.count}"},
+        source.fields,
+        lambda row: source.beside(start + row),
     )
 
 
@@ -104,6 +126,7 @@ def compute(job: Job, state: State, inputs: Mapping[str, Artifact], out: Artifac
         "grid": ((2,), np.int32),
         "valid": ((), np.bool_),
         "problem": ((), f"S{PROBLEM_BYTES}"),
+        **source.fields,
     }
     (blocks,) = out.declare_blocks(BlockSpec(rows, BLOCK_ROWS, fields))
     _encode(job, encoder, source, blocks)
@@ -135,6 +158,8 @@ def _encode(job: Job, encoder: Encoder | TiledEncoder, source: Source, blocks: B
     with job.console.progress(job.step.label, len(source.table), "images", done) as ticker:
         for (start, stop), block in zip(pending, _regroup(stream, pending), strict=True):
             block["problem"] = np.array([_cut_text(problems.get(row, "")) for row in range(start, stop)])
+            beside = [source.beside(row) for row in range(start, stop)]
+            block |= {name: np.stack([found[name] for found in beside]) for name in source.fields}
             blocks.put(start, block)
             ticker.advance(stop - start)
 

@@ -9,6 +9,7 @@ from cmgl_cli.artifacts import Artifact, ArtifactWriter, SampleTable
 from cmgl_cli.datasets import Dataset, Sample
 from cmgl_cli.errors import InputError
 from cmgl_cli.pipeline import Job, Prepared
+from cmgl_cli.segmentation.label_maps import shrunk
 from cmgl_cli.sources import chosen_samples
 
 WIDE = np.iinfo(np.uint16).max
@@ -62,13 +63,6 @@ def compute(job: Job, state: MaskSource, inputs: Mapping[str, Artifact], out: Ar
         raise first or InputError("no image has a mask", dataset.name, "put the masks where `cmgl datasets` says")
     _write(out, dataset, samples, labels, {"known": known, "problem": np.array(problems, dtype=object)})
     out.write("ignore_label", np.array([ignore]))
-
-
-def shrunk(mask: np.ndarray, size: int, ignored: int | None, ignore: int) -> np.ndarray:
-    """Return a label map [size, size] by the label at the centre of each cell; `ignored` becomes `ignore`."""
-    rows, columns = (((np.arange(size) + 0.5) * length / size).astype(np.int64) for length in mask.shape)
-    small = mask[rows[:, None], columns[None]]
-    return small if ignored is None else np.where(small == ignored, ignore, small)
 
 
 def _present(mask: np.ndarray, dataset: Dataset) -> tuple[int, ...]:
