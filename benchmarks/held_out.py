@@ -8,12 +8,14 @@ decoders that look at pixels. Sequences are told by the images' names, as the fo
 * Decoders: trained on the training images of all folds but one, scored on that fold (with the validation images of its
   sequences), at the resolution of the masks; the last epoch is kept. "seen": trained on the whole training part, scored
   on the validation part. Training images are scored by graphs fitted without their own fold, and so are the held-out
-  ones. The nodes have seen all of them.
+  ones. The nodes have seen all of them. Where ``cmgl extract --augment`` left further looks at the training images,
+  every decoder is trained without and with them.
 * Densities: mean log-density of a cell, in nats, under the mixture of the class graphs, of graphs fitted on the
   sequence and of graphs fitted without it. It takes no label, so the test part is in it.
 """
 
 import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from cmgl_cli.segmentation.sequences import sequences
 from cmgl_cli.settings import SegmentConfig
 
 CANDIDATES = (Candidate("linear", "per-class"), Candidate("unet", "none"), Candidate("unet", "per-class"))
+GRAPHLESS = CANDIDATES[:2]
 NAMES = ("features", "nodes", "masks", "region_graphs")
 SAMPLED = 14
 
@@ -49,10 +52,13 @@ def with_folds(bench: Bench) -> tuple[Bench, dict[int, np.ndarray], np.ndarray]:
     if bench.cross_fits is None:
         raise SystemExit("there are no cross-fits: run cmgl fit-graphs --observations region --cross-fit")
     fold = dict(bench.cross_fits.fold)
-    of_sequence = {int(group[row]): number for row, number in fold.items()}
-    fold |= {int(row): of_sequence[int(group[row])] for row in bench.validation if int(group[row]) in of_sequence}
-    rows = {number: np.array([row for row in fold if fold[row] == number]) for number in sorted(set(fold.values()))}
-    return replace(bench, cross_fits=CrossFits(bench.cross_fits.evidence, fold)), rows, group
+    images = {row: number for row, number in fold.items() if row < len(group)}  # further looks have their image's fold
+    of_sequence = {int(group[row]): number for row, number in images.items()}
+    images |= {int(row): of_sequence[int(group[row])] for row in bench.validation if int(group[row]) in of_sequence}
+    rows = {
+        number: np.array([row for row in images if images[row] == number]) for number in sorted(set(images.values()))
+    }
+    return replace(bench, cross_fits=CrossFits(bench.cross_fits.evidence, fold | images)), rows, group
 
 
 def trained(bench: Bench, candidate: Candidate, train: np.ndarray, rows: np.ndarray, epochs: int) -> tuple[float, ...]:
@@ -66,14 +72,20 @@ def trained(bench: Bench, candidate: Candidate, train: np.ndarray, rows: np.ndar
     return 100 * report.mean_iou, 100 * report.pixel_accuracy
 
 
-def compare(bench: Bench, epochs: int) -> None:
+def compare(bench: Bench, candidates: Sequence[Candidate], epochs: int) -> None:
     """Print the table of decoders."""
     crossed, folds, _ = with_folds(bench)
-    for candidate in CANDIDATES:
-        unseen = [trained(crossed, candidate, np.setdiff1d(bench.train, rows), rows, epochs) for rows in folds.values()]
-        seen = trained(bench, candidate, bench.train, bench.validation, epochs)
-        cells = " | ".join(f"{iou:.1f}, {accuracy:.1f}" for iou, accuracy in [*unseen, np.mean(unseen, axis=0), seen])
-        print(f"| {candidate.label} | {cells} |", flush=True)
+    for candidate in candidates:
+        for copies in (None, bench.data.augmented) if bench.data.augmented is not None else (None,):
+            data = replace(bench.data, augmented=copies)
+            without, whole = replace(crossed, data=data), replace(bench, data=data)
+            unseen = [
+                trained(without, candidate, np.setdiff1d(bench.train, rows), rows, epochs) for rows in folds.values()
+            ]
+            seen = trained(whole, candidate, bench.train, bench.validation, epochs)
+            numbers = [*unseen, np.mean(unseen, axis=0), seen]
+            cells = " | ".join(f"{iou:.1f}, {accuracy:.1f}" for iou, accuracy in numbers)
+            print(f"| {candidate.label}{'' if copies is None else ', further looks'} | {cells} |", flush=True)
 
 
 def density(bench: Bench, evidence: GraphEvidence, rows: np.ndarray, pictures: Pictures, features: Artifact) -> float:
@@ -112,12 +124,15 @@ def main() -> None:
     parser.add_argument("--dataset", default="folder")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--graphless", action="store_true", help="only decoders without graphs, which are fast")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", choices=("all", "decoders", "densities"), default="all")
     given = parser.parse_args()
     dataset = open_dataset(given.dataset, given.root)
     paths = {name: given.artifacts / f"{name}.h5" for name in NAMES}
     paths["features"] = given.features or paths["features"]
+    if (given.artifacts / "augmented.h5").exists():
+        paths["augmented"] = given.artifacts / "augmented.h5"
     with ExitStack() as stack:
         inputs = {name: stack.enter_context(open_artifact(path)) for name, path in paths.items()}
         bench = open_bench(SegmentConfig(seed=given.seed), dataset, inputs)
@@ -126,7 +141,7 @@ def main() -> None:
                 "| decoder | folds held out: mIoU, pixel accuracy (%) ... | mean | seen |\n|---|---|---|---|",
                 flush=True,
             )
-            compare(bench, given.epochs)
+            compare(bench, GRAPHLESS if given.graphless else CANDIDATES, given.epochs)
         if given.table != "decoders":
             print("\n| sequence of | part | graphs of all folds | graphs without its fold |\n|---|---|---|---|")
             distances(bench, dataset, inputs["features"])
