@@ -17,7 +17,7 @@ from cmgl_cli.steps import Step, steps_of
 
 OWN_PRIORS = (".npz", ".npy", ".csv")
 # what of extract decides how an image is encoded
-_ENCODING = ("encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "store")
+_ENCODING = ("encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "mirror", "store")
 
 
 @dataclass(frozen=True)

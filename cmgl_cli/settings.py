@@ -121,6 +121,11 @@ class ExtractConfig:
         most=8,
         added=True,
     )
+    mirror: bool = option(
+        False,
+        "Read every image mirrored too and average the patches: steadier, at twice the encoder's time.",
+        added=True,
+    )
     store: str = option("float16", "Number type of the stored patch tokens.", choices=("float16", "float32"))
     mask_size: int = option(112, "Rows and columns of the stored masks, which training sees.", least=8, most=1024)
     augment: int = option(

@@ -85,7 +85,9 @@ _OPTIONAL_MASKS = Input("masks", "masks.h5", "masks", required=False)
 _AUGMENTED = Input("augmented", "augmented.h5", "augmented", required=False)
 _DECODER = Input("model", "decoder.h5", "decoder", portable=True)
 
-_OF_THE_ENCODER = frozenset({"encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "store"})
+_OF_THE_ENCODER = frozenset(
+    {"encoder", "revision", "dtype", "precision", "attention", "max_patches", "tiles", "mirror", "store"}
+)
 _OF_TRAINING = frozenset({"decoder", "graph", "epochs", "learning_rate", "dice", "batch_size", "seed"})
 _OF_REGIONS = frozenset({"region", "windows", "appearance", "cross_fit"})
 _OF_PREDICTION = frozenset({"split", "probabilities"})
@@ -100,7 +102,7 @@ STEPS: tuple[Step, ...] = (
         "features",
         "text_features.h5",
         (Input("renders", "renders.h5", "renders"),),
-        ignores=frozenset({"split", "limit", "seed", "mask_size", "tiles", "augment"}),
+        ignores=frozenset({"split", "limit", "seed", "mask_size", "tiles", "mirror", "augment"}),
     ),
     Step(
         "extract",

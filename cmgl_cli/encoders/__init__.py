@@ -12,15 +12,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cmgl_cli.encoders.encoder import Encoder, Tokens
     from cmgl_cli.encoders.loading import load_encoder
+    from cmgl_cli.encoders.mirroring import AnyEncoder, MirroredEncoder
     from cmgl_cli.encoders.preprocessing import Pixels
     from cmgl_cli.encoders.streaming import EncodedBatch, encode_stream
     from cmgl_cli.encoders.tiling import TiledEncoder
 
-__all__ = ["EncodedBatch", "Encoder", "Pixels", "TiledEncoder", "Tokens", "encode_stream", "load_encoder"]
+__all__ = [
+    "AnyEncoder",
+    "EncodedBatch",
+    "Encoder",
+    "MirroredEncoder",
+    "Pixels",
+    "TiledEncoder",
+    "Tokens",
+    "encode_stream",
+    "load_encoder",
+]
 
 _HOME = {
+    "AnyEncoder": "mirroring",
     "EncodedBatch": "streaming",
     "Encoder": "encoder",
+    "MirroredEncoder": "mirroring",
     "Pixels": "preprocessing",
     "TiledEncoder": "tiling",
     "Tokens": "encoder",

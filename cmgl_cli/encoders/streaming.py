@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cmgl_cli.encoders.encoder import Encoder, Tokens
+from cmgl_cli.encoders.encoder import Tokens
+from cmgl_cli.encoders.mirroring import AnyEncoder
 from cmgl_cli.encoders.preprocessing import Pixels
-from cmgl_cli.encoders.tiling import TiledEncoder
 from cmgl_cli.errors import InputError, UsageError
 
 Loader = Callable[[], Image.Image]
@@ -53,7 +53,7 @@ class EncodedBatch:
 
 
 def encode_stream(
-    encoder: Encoder | TiledEncoder,
+    encoder: AnyEncoder,
     items: Iterable[tuple[Hashable, Loader]],
     *,
     batch_size: int | str = "auto",
@@ -66,7 +66,7 @@ def encode_stream(
 
     Parameters
     ----------
-    encoder : Encoder or TiledEncoder
+    encoder : Encoder, TiledEncoder or MirroredEncoder
         From `load_encoder`.
     items : iterable of (key, loader)
         ``loader()`` opens one RGB image; it is called in a worker thread. Read lazily, a bounded number ahead.
@@ -111,7 +111,7 @@ def encode_stream(
             pool.shutdown(cancel_futures=True)
 
 
-def _start_size(encoder: Encoder | TiledEncoder, batch_size: int | str) -> int:
+def _start_size(encoder: AnyEncoder, batch_size: int | str) -> int:
     if batch_size == "auto":
         start = _START[encoder.device.type] * _REFERENCE / (encoder.n_patches * encoder.width)
         return int(min(max(start, 1), 4 * _START[encoder.device.type]))
@@ -130,7 +130,7 @@ def _worker_count(workers: int | None) -> int:
 
 
 def _decode_ahead(
-    pool: ThreadPoolExecutor, encoder: Encoder | TiledEncoder, items: Iterator[tuple[Hashable, Loader]], ahead: int
+    pool: ThreadPoolExecutor, encoder: AnyEncoder, items: Iterator[tuple[Hashable, Loader]], ahead: int
 ) -> Iterator[tuple[Hashable, Pixels | Exception]]:
     """Yield (key, pixels or the error) in order, with at most ``ahead`` images decoded in advance."""
 
@@ -188,7 +188,7 @@ def _check_finite(tokens: np.ndarray, valid: np.ndarray, keys: list[Any]) -> Non
 class _Batcher:
     """Encode in pieces that fit into memory."""
 
-    encoder: Encoder | TiledEncoder
+    encoder: AnyEncoder
     size: int
     halve: bool
     log: Log = field(repr=False)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cmgl_cli.artifacts import Artifact, ArtifactWriter, BlockSet, BlockSpec, SampleTable, open_artifact
 from cmgl_cli.datasets import Dataset, Sample
-from cmgl_cli.encoders import Encoder, TiledEncoder, encode_stream, load_encoder
+from cmgl_cli.encoders import AnyEncoder, Encoder, MirroredEncoder, TiledEncoder, encode_stream, load_encoder
 from cmgl_cli.errors import UsageError
 from cmgl_cli.pipeline import Job, Prepared
 from cmgl_cli.segmentation.augmented import AugmentedImages
@@ -39,7 +39,7 @@ class Source:
 class State:
     """A loaded encoder and its source; both None when shards are only joined."""
 
-    encoder: Encoder | TiledEncoder | None
+    encoder: AnyEncoder | None
     source: Source | None
 
 
@@ -61,9 +61,16 @@ def prepare(job: Job) -> Prepared:
         max_num_patches=config.max_patches,
         revision=config.revision,
     )
-    encoder = TiledEncoder(loaded, config.tiles) if config.tiles > 1 and job.step.variant != "text" else loaded
+    # pages of text are read whole, and no letter is to be mirrored
+    encoder = loaded if job.step.variant == "text" else _as_read(loaded, config)
     digests = {"weights": encoder.weights_digest, "settings": json.dumps(encoder.settings, sort_keys=True)}
     return Prepared({**digests, **source.digests}, State(encoder, source))
+
+
+def _as_read(encoder: Encoder, config: ExtractConfig) -> AnyEncoder:
+    """Return an encoder that reads images as the settings say."""
+    tiled = TiledEncoder(encoder, config.tiles) if config.tiles > 1 else encoder
+    return MirroredEncoder(tiled) if config.mirror else tiled
 
 
 def _dataset(job: Job) -> Source:
@@ -135,7 +142,7 @@ def compute(job: Job, state: State, inputs: Mapping[str, Artifact], out: Artifac
     out.provenance.update(device=str(encoder.device), unreadable=int((~blocks["valid"][()]).sum()))
 
 
-def _encode(job: Job, encoder: Encoder | TiledEncoder, source: Source, blocks: BlockSet) -> None:
+def _encode(job: Job, encoder: AnyEncoder, source: Source, blocks: BlockSet) -> None:
     pending = blocks.pending()
     problems: dict[int, str] = {}
 
