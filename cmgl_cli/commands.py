@@ -188,6 +188,11 @@ def _divided(run: RunConfig) -> str:
 def _steps(request: Request, run: RunConfig, shard: Shard, console: Console) -> list[Step]:
     steps = steps_of(run, request.stage)
     if request.stage == "extract":
+        extract = run.stages["extract"]
+        if extract.augment and extract.modality == "all" and not any(step.variant == "augmented" for step in steps):
+            console.warn(
+                "extract: augment does nothing here: further looks are for segmentation, and there are no masks"
+            )
         # texts and masks are quickly done: the first process does them all, and there is nothing to join
         if request.options["merge"] or shard.index > 0:
             steps = [step for step in steps if step.variant == _divided(run)]

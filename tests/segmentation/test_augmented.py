@@ -85,6 +85,18 @@ def test_copies_are_not_made_unless_asked_for_and_change_nothing_else(work):
     assert "--augment 2" in error
 
 
+def test_without_masks_there_is_nothing_to_look_at_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind in "ab":
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "photos" / kind / f"{index}.png")
+    photos = ["extract", "--dataset", "folder", "--root", "photos", "--name", "photos", *ENCODER, "--augment", "2"]
+    out = cmgl(*photos)
+    assert "augment does nothing here" in out.err and not (tmp_path / "artifacts/photos/augmented.h5").exists()
+    assert cmgl(*photos, "--modality", "augmented", code=None).code != 0
+
+
 def test_shards_join_to_the_file_of_one_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = ["--dataset", "smoke", *ENCODER, "--dataset-options", "{images: 240}"]
