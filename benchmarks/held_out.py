@@ -29,7 +29,7 @@ from cmgl_cli.heads.catalogue import build_decoder
 from cmgl_cli.heads.decoders import GenerativeDecoder
 from cmgl_cli.heads.evidence import GraphEvidence
 from cmgl_cli.heads.frozen import CrossFits
-from cmgl_cli.heads.segmentation_training import DecoderSettings, score_decoder, train_decoder
+from cmgl_cli.heads.segmentation_training import DecoderSettings, TrainingTask, score_decoder, train_decoder
 from cmgl_cli.segmentation.bench import Bench, Candidate, open_bench
 from cmgl_cli.segmentation.pictures import Pictures
 from cmgl_cli.segmentation.sequences import sequences
@@ -61,11 +61,11 @@ def with_folds(bench: Bench) -> tuple[Bench, dict[int, np.ndarray], np.ndarray]:
     return replace(bench, cross_fits=CrossFits(bench.cross_fits.evidence, fold | images)), rows, group
 
 
-def trained(bench: Bench, candidate: Candidate, train: np.ndarray, rows: np.ndarray, epochs: int) -> tuple[float, ...]:
+def trained(bench: Bench, candidate: Candidate, task: TrainingTask, rows: np.ndarray, epochs: int) -> tuple[float, ...]:
     """Return mIoU and pixel accuracy, %, on some rows after training on others."""
     decoder = bench.build(candidate)
     settings = DecoderSettings(epochs=epochs, learning_rate=bench.config.learning_rate)
-    train_decoder(decoder, bench.task(train), settings, seed=bench.config.seed)
+    train_decoder(decoder, task, settings, seed=bench.config.seed)
     maps = bench.data.maps
     batches = bench.data.batches(rows, shuffle=False)(0)
     report = score_decoder(decoder, batches, len(maps.classes), maps.ignore_label).report()
@@ -76,16 +76,15 @@ def compare(bench: Bench, candidates: Sequence[Candidate], epochs: int) -> None:
     """Print the table of decoders."""
     crossed, folds, _ = with_folds(bench)
     for candidate in candidates:
-        for copies in (None, bench.data.augmented) if bench.data.augmented is not None else (None,):
-            data = replace(bench.data, augmented=copies)
-            without, whole = replace(crossed, data=data), replace(bench, data=data)
+        for looks in (False, True) if bench.data.augmented is not None else (False,):
             unseen = [
-                trained(without, candidate, np.setdiff1d(bench.train, rows), rows, epochs) for rows in folds.values()
+                trained(crossed, candidate, crossed.tasks(np.setdiff1d(bench.train, rows))[looks], rows, epochs)
+                for rows in folds.values()
             ]
-            seen = trained(whole, candidate, bench.train, bench.validation, epochs)
+            seen = trained(bench, candidate, bench.tasks(bench.train)[looks], bench.validation, epochs)
             numbers = [*unseen, np.mean(unseen, axis=0), seen]
             cells = " | ".join(f"{iou:.1f}, {accuracy:.1f}" for iou, accuracy in numbers)
-            print(f"| {candidate.label}{'' if copies is None else ', further looks'} | {cells} |", flush=True)
+            print(f"| {candidate.label}{', further looks' if looks else ''} | {cells} |", flush=True)
 
 
 def density(bench: Bench, evidence: GraphEvidence, rows: np.ndarray, pictures: Pictures, features: Artifact) -> float:

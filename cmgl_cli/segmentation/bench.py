@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -93,10 +94,17 @@ class Bench:
 
         return mean_iou
 
-    def task(self, train: np.ndarray, validate: Callable[[nn.Module], float] | None = None) -> TrainingTask:
-        """Return what decoders learn from, its tokens kept in memory: one for all that learn from the same rows."""
+    def tasks(
+        self, train: np.ndarray, validate: Callable[[nn.Module], float] | None = None
+    ) -> dict[bool, TrainingTask]:
+        """Return what decoders learn from: False is the images alone; True, where there are some, further looks too.
+
+        Their tokens are kept in memory, once for all that learn from the same rows.
+        """
         pixels, ignored = self.data.maps.pixels(train), self.data.maps.ignore_label
-        return TrainingTask(self.data.batches(train), torch.from_numpy(pixels).double(), validate, ignored)
+        batches, counts = self.data.batches(train), torch.from_numpy(pixels).double()
+        choices = (False,) if self.data.augmented is None else (False, True)
+        return {looks: TrainingTask(partial(batches, looks=looks), counts, validate, ignored) for looks in choices}
 
 
 def open_bench(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ class SegmentationData:
     seed: int
     augmented: AugmentedRows | None = None
 
-    def batches(self, rows: np.ndarray, *, shuffle: bool = True) -> Callable[[int], Iterator[SegmentationBatch]]:
-        """Return a function from the number of an epoch to its batches, shuffled ones for training."""
+    def batches(self, rows: np.ndarray, *, shuffle: bool = True) -> "Epochs":
+        """Return a function from the number of an epoch to its batches, with further looks where asked for."""
         reader = BlockShuffledReader(
             self.features.stream("features"),
             rows,
@@ -61,9 +61,9 @@ class SegmentationData:
         size = self.maps.maps.shape[1]
         stride = max(1, size // max(fine_grid(self.view.grid, size))) if shuffle else 1
 
-        def epoch(number: int) -> Iterator[SegmentationBatch]:
+        def epoch(number: int, looks: bool = False) -> Iterator[SegmentationBatch]:
             for index, batch in enumerate(reader.epoch(number)):
-                seen = self._seen(batch, number if shuffle else None)
+                seen = self._seen(batch, number if looks else None)
                 rows, columns = thinned(stride, number + index)
                 masks = torch.from_numpy(seen.masks[:, rows, columns].astype(np.int64)).to(self.view.device)
                 yield SegmentationBatch(self.view.inputs(seen.patches, seen.pictures, seen.numbers), masks)
@@ -71,7 +71,7 @@ class SegmentationData:
         return epoch
 
     def _seen(self, batch: Batch, number: int | None) -> "_Seen":
-        """Return a batch with its pictures; in a pass of training, copies stand in where it is their turn."""
+        """Return a batch with its pictures; copies stand in where it is their turn in a pass."""
         rows, found = batch.indices.tolist(), dict[int, dict[str, np.ndarray]]()
         numbers = batch.indices
         if self.augmented is not None and number is not None:
@@ -90,6 +90,14 @@ class SegmentationData:
                 [found[place]["picture"] if place in found else self.pictures(row) for place, row in enumerate(rows)]
             )
         return _Seen(patches, masks, pictures, numbers)
+
+
+class Epochs(Protocol):
+    """Passes over some images, whose tokens are kept in memory."""
+
+    def __call__(self, number: int, looks: bool = False) -> Iterator[SegmentationBatch]:
+        """Return the batches of pass `number`, with further looks at the images in turn with these or without."""
+        ...
 
 
 class _Seen(NamedTuple):

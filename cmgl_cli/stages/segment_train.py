@@ -1,6 +1,6 @@
 """Training of ``cmgl segment``: the decoder that was asked for, the baseline, and the controls, all tuned alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,14 @@ def _others(chosen: Candidate, done: list[Candidate]) -> list[Candidate]:
 def _learn_all(job: Job, bench: Bench, out: ArtifactWriter) -> tuple[str, list[Learned]]:
     """Train one after the other; what is finished is kept and not trained again after an interruption."""
     config, kept = bench.config, out.load_checkpoint() or {}
-    task = bench.task(bench.train, bench.judge())
+    tasks = bench.tasks(bench.train, bench.judge())
     learned: list[Learned] = []
 
-    def learn(candidate: Candidate, balances: tuple[float, ...]) -> None:
+    def learn(candidate: Candidate, balances: tuple[float, ...], looks: Sequence[bool]) -> None:
         index = len(learned)
         found = {key.split("/", 1)[1]: value for key, value in kept.items() if key.startswith(f"{index}/")}
-        learned.append(_from_arrays(candidate, found) if found else _learn(bench, task, candidate, balances))
+        chosen = {look: tasks[look] for look in looks}
+        learned.append(_from_arrays(candidate, found) if found else _learn(bench, chosen, candidate, balances))
         out.save_checkpoint({f"{i}/{k}": v for i, item in enumerate(learned) for k, v in _arrays(item).items()})
         ticker.advance()
 
@@ -104,27 +105,39 @@ def _learn_all(job: Job, bench: Bench, out: ArtifactWriter) -> tuple[str, list[L
     total = len(asked) + (len(_others(asked[-1], asked)) if config.baselines else 0)
     with job.console.progress("segment: training", total, "decoders") as ticker:
         for candidate in asked:
-            learn(candidate, BALANCES)
+            learn(candidate, BALANCES, tuple(tasks))
         best = learned[simplest_of_the_best([item.overlaps for item in learned], config.seed)]
         for candidate in _others(best.candidate, asked) if config.baselines else []:
             # controls are trained as the decoder they control; the baseline is tuned like it
             own = candidate.decoder == best.candidate.decoder
-            learn(candidate, (best.numbers["balance"],) if own else BALANCES)
+            if own:
+                learn(candidate, (best.numbers["balance"],), (bool(best.numbers.get("looks")),))
+            else:
+                learn(candidate, BALANCES, tuple(tasks))
     return best.candidate.label, learned
 
 
-def _learn(bench: Bench, task: TrainingTask, candidate: Candidate, balances: tuple[float, ...]) -> Learned:
+def _learn(
+    bench: Bench, tasks: Mapping[bool, TrainingTask], candidate: Candidate, balances: tuple[float, ...]
+) -> Learned:
+    """Train a decoder with every class balance, on the images alone and with further looks; the best one is kept."""
     config = bench.config
     settings = [
         DecoderSettings(epochs=config.epochs, balance=balance, dice=config.dice, learning_rate=config.learning_rate)
         for balance in balances
     ]
-    decoder, winner, _ = tune_decoder(lambda: bench.build(candidate), task, settings, seed=config.seed)
+    tuned = {
+        looks: tune_decoder(lambda: bench.build(candidate), task, settings, seed=config.seed)
+        for looks, task in tasks.items()
+    }
+    looks = max(tuned, key=lambda choice: tuned[choice][1].history.best_score)
+    decoder, winner, _ = tuned[looks]
     batches = bench.data.batches(bench.validation, shuffle=False)(0)
     scores = score_decoder(decoder, batches, bench.evidence.n_classes, bench.data.maps.ignore_label)
     report = scores.report()
     numbers = {
         "balance": winner.settings.balance,
+        "looks": float(looks),
         "best_epoch": float(winner.history.best_epoch),
         "mean_iou": report.mean_iou,
         "mean_dice": report.mean_dice,
@@ -174,14 +187,17 @@ def summarize(artifact: Artifact, job: Job) -> None:
     columns = artifact.group("table")
     order = np.argsort(-columns["mean_iou"], kind="stable")
     chosen = artifact["chosen"][0]
+    looks = columns.get("looks", np.zeros(len(order)))
     lines = [
         (
             columns["method"][i] + (" <- chosen" if columns["method"][i] == chosen else ""),
             *(round(float(columns[name][i]), 4) for name in ("mean_iou", "pixel_accuracy")),
             f"{columns['balance'][i]:g}",
+            "yes" if looks[i] else "no",
             int(columns["best_epoch"][i]),
         )
         for i in order
     ]
-    job.console.table("segment: validation part", ("decoder", "mIoU", "pixel accuracy", "balance", "epoch"), lines)
+    heads = ("decoder", "mIoU", "pixel accuracy", "balance", "further looks", "epoch")
+    job.console.table("segment: validation part", heads, lines)
     job.console.fields(job.step.label, {"chosen": chosen, "output": str(job.output)})

@@ -12,7 +12,7 @@ from cmgl_cli.datasets import open_dataset
 from cmgl_cli.encoders import load_encoder
 from cmgl_cli.segmentation.augmentation import Augmentation
 from cmgl_cli.segmentation.augmented import AugmentedRows
-from cmgl_cli.segmentation.bench import open_bench
+from cmgl_cli.segmentation.bench import Bench, open_bench
 from cmgl_cli.segmentation.label_maps import shrunk
 from cmgl_cli.segmentation.pictures import small_picture
 from cmgl_cli.settings import SegmentConfig
@@ -145,7 +145,7 @@ def test_training_sees_copies_whole_and_judging_never_does(work):
     with open_artifact(work / "augmented.h5") as augmented:
         seen = set()
         for number in range(3):
-            for inputs, masks in data.batches(train)(number):
+            for inputs, masks in data.batches(train)(number, looks=True):
                 for place, row in enumerate(inputs.rows):
                     seen.add(row)
                     if row >= len(bench.table.ids):
@@ -167,15 +167,45 @@ def test_copies_are_scored_by_graphs_that_never_saw_their_image(work):
         assert fold[copy] == fold[row] >= 0
 
 
-def test_decoders_learn_from_copies_where_there_are_some(work):
-    cmgl(*TRAIN)
-    with open_artifact(work / "decoder.h5") as found:
-        assert "augmented" in found.identity.inputs
-        table = found["table/mean_iou"]
+def test_a_pass_without_further_looks_is_that_of_the_images_alone(work):
+    with_copies, alone = bench_of(work, "augmented"), bench_of(work)
+    assert set(alone.tasks(alone.train)) == {False} and set(with_copies.tasks(alone.train)) == {False, True}
+    task = with_copies.tasks(with_copies.train)[False]
+    for mine, other in zip(task.batches(2), alone.tasks(alone.train)[False].batches(2), strict=True):
+        assert mine.inputs.rows == other.inputs.rows
+        np.testing.assert_array_equal(mine.inputs.patches, other.inputs.patches)
+        np.testing.assert_array_equal(mine.masks, other.masks)
+
+
+def test_the_validation_part_says_whether_decoders_learn_from_copies(work, monkeypatch):
+    def table():
+        with open_artifact(work / "decoder.h5") as found:
+            names = ("method", "mean_iou", "looks")
+            return "augmented" in found.identity.inputs, *(found[f"table/{name}"] for name in names)
+
+    learnt = [*TRAIN[:-1], "--baselines"]
+    cmgl(*learnt)
+    given, methods, both, looks = table()
+    assert given and set(looks) <= {0.0, 1.0}
+    # controls are trained as the decoder they control
+    own = looks[[str(name).startswith("hybrid") for name in methods]]
+    assert len(own) == 4 and len(set(own)) == 1
+    # with copies as the only choice
+    tasks = Bench.tasks
+    monkeypatch.setattr(Bench, "tasks", lambda *arguments: {True: tasks(*arguments)[True]})
+    cmgl(*learnt, "--force")
+    _, _, copies, always = table()
+    assert (always == 1).all()
+    monkeypatch.undo()
+    monkeypatch.chdir(work.parent.parent)
     (work / "augmented.h5").unlink()
-    cmgl(*TRAIN)
-    with open_artifact(work / "decoder.h5") as found:
-        assert "augmented" not in found.identity.inputs and (found["table/mean_iou"] != table).any()
+    cmgl(*learnt)
+    given, _, alone, never = table()
+    assert not given and (never == 0).all()
+    for place in (0, list(methods).index("linear")):
+        better = max(alone[place], copies[place])
+        assert both[place] == better and looks[place] == (copies[place] > alone[place])
+        assert copies[place] != alone[place]
 
 
 def test_copies_that_do_not_belong_to_the_images_are_refused(work):
