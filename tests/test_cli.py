@@ -2,8 +2,8 @@
 
 import csv
 import json
-import os
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,8 @@ def encoder(tmp_path_factory):
 def finished(tmp_path_factory, encoder):
     """A folder in which the whole chain has run once."""
     folder = tmp_path_factory.mktemp("finished")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         chain(encoder)
-    finally:
-        os.chdir(before)
     return folder
 
 

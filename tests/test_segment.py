@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from contextlib import chdir
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -39,17 +40,13 @@ REGION = ["--observations", "region", *SMALL["fit-graphs"]]
 def learned(tmp_path_factory):
     """A folder in which the generated images were segmented once."""
     folder = tmp_path_factory.mktemp("segmented")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         cmgl("render-text", "--dataset", "smoke")
         cmgl("extract", "--dataset", "smoke", *ENCODER)
         cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--proxy", "pixel")
         cmgl("prior", "--dataset", "smoke")
         cmgl("fit-graphs", "--dataset", "smoke", *REGION)
         cmgl("segment", "--dataset", "smoke", *QUICK)
-    finally:
-        os.chdir(before)
     return folder
 
 
@@ -321,6 +318,16 @@ def test_photographs_of_ones_own_are_labelled(work, tmp_path):
     assert Image.open(tmp_path / "labels" / "wide.png").size == (90, 40)
     outcome = cmgl("segment", "--images", photographs, code=2)
     assert "--name" in outcome.err
+
+
+def test_photographs_are_mirrored_as_the_training_images_were(work, tmp_path):
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)).save(photographs / "a.png")
+    cmgl("extract", "--dataset", "smoke", *ENCODER, "--mirror", "--modality", "image")
+    cmgl("segment", "--images", photographs, "--name", "smoke")
+    with open_artifact(work / "photos.features.h5") as found:
+        assert found.config["mirror"] is True
 
 
 def test_tiles_give_finer_patches_from_end_to_end(work, tmp_path):

@@ -47,7 +47,7 @@ def test_encoders_whose_patches_vary_are_refused(checkpoint):
         MirroredEncoder(naflex)
 
 
-def test_the_command_says_how_tokens_were_made_and_new_photographs_are_read_alike(tmp_path, monkeypatch):
+def test_the_command_says_how_tokens_were_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     smoke = ["extract", "--dataset", "smoke", "--encoder", "builtin:tiny"]
     cmgl(*smoke)

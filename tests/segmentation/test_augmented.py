@@ -1,7 +1,7 @@
 """Further looks at training images through the command line: made, stored, taken in turns, refused."""
 
-import os
 import shutil
+from contextlib import chdir
 
 import numpy as np
 import pytest
@@ -26,15 +26,11 @@ TRAIN = ["segment", "--dataset", "smoke", "--epochs", "4", "--decoder", "hybrid"
 def made(tmp_path_factory):
     """A folder with two further looks at each training image of the generated set, and graphs."""
     folder = tmp_path_factory.mktemp("augmented")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         cmgl("extract", "--dataset", "smoke", *ENCODER, "--augment", "2")
         cmgl("distill", "--dataset", "smoke", *SMALL["distill"], "--proxy", "pixel")
         cmgl("prior", "--dataset", "smoke", "--direction", "self")
         cmgl("fit-graphs", "--dataset", "smoke", "--observations", "region", *SMALL["fit-graphs"])
-    finally:
-        os.chdir(before)
     return folder
 
 
@@ -46,7 +42,7 @@ def work(tmp_path, made, monkeypatch):
 
 
 def bench_of(work, *more):
-    """Return the bench of the artifacts, and what must be closed."""
+    """Return the bench of the artifacts."""
     names = ("features", "nodes", "masks", "region_graphs", *more)
     inputs = {name: open_artifact(work / f"{name}.h5") for name in names}
     return open_bench(SegmentConfig(batch_size=4), open_dataset("smoke"), inputs)
